@@ -1,0 +1,22 @@
+"""Fine-tune language models on private text with differential privacy, by forward passes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hushtune import privacy
+
+if TYPE_CHECKING:
+    from hushtune.models.restore import TunedClassifier
+
+__all__ = ["load", "privacy"]
+__version__ = "0.1.0"
+
+
+def load(run: str | Path) -> TunedClassifier:
+    """The tuned model of a run folder, ready to classify texts."""
+    from hushtune.models.restore import load_tuned
+    from hushtune.privacy import ledger
+
+    return load_tuned(run, ledger.read(Path(run) / "ledger.jsonl").header)

@@ -1,0 +1,59 @@
+"""The command line: `hushtune COMMAND …`; one module per command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+#: Command: (module, what it does).
+COMMANDS = {
+    "train": ("train", "adapt a model to private text, or go on where a run stopped"),
+    "plan": ("plan", "noise, ε, expected time and memory, before any data is touched"),
+    "eval": ("evaluate", "accuracy of a run's model on public data"),
+    "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
+    "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),
+    "demo": ("demo", "all of it in two minutes, on data made for the purpose"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exits with 0, with 1 for a refusal, with 2 for unusable arguments."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from hushtune import __version__
+
+        print(f"hushtune {__version__}")
+        sys.exit(0)
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"hushtune: no command {name!r}.\n\n{_usage()}", file=sys.stderr)
+        sys.exit(2)
+    command = importlib.import_module(f"hushtune.cli.{COMMANDS[name][0]}")
+    try:
+        sys.exit(command.run(rest))
+    except _refusals() as refusal:
+        print(f"hushtune {name}: {refusal}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\nhushtune {name}: interrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Errors whose message is meant for the person at the terminal."""
+    from hushtune.privacy.ledger import LedgerError
+
+    # ValueError covers ConfigError, DataError, ProbeError and the plan's own refusals.
+    return (ValueError, LedgerError, OSError)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: hushtune COMMAND …", "", *lines, "", "hushtune COMMAND --help says more."]
+    )

@@ -1,0 +1,26 @@
+"""`hushtune train [run.yaml] [flags]`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hushtune.cli.arguments import parse_run
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, or go on training, and print the summary."""
+    config, as_json = parse_run("train", arguments)
+    from hushtune import run as runs
+    from hushtune.report import terminal
+
+    summary = runs.train(config, terminal.TerminalProgress(quiet=as_json))
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        terminal.show("", {
+            "seconds": summary["seconds"],
+            "peak memory": f"{summary['peak_rss_mib']} MiB",
+            "run folder": config.output,
+        })
+    return 0

@@ -1,0 +1,69 @@
+"""The guarantee of a run, in words and numbers, from its ledger alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hushtune.privacy import PrivacyPlan, accounting, group_privacy
+from hushtune.privacy.ledger import Record
+
+
+def describe_guarantee(record: Record) -> dict[str, Any]:
+    """What the ledger claims, with all its terms, as plain values for `privacy.json`.
+
+    ε is that of the planned steps, since the time of an early stop may depend on releases.
+    """
+    header = record.header
+    steps = {
+        "steps_charged": record.charges,
+        "steps_released": len(record.releases),
+        "ledger_head": record.head,
+    }
+    if not header["private"]:
+        return {"private": False, "epsilon": None, "delta": None, **steps,
+                "exclusions": ["This run has no privacy: nothing was clipped and no noise added."]}
+    plan = PrivacyPlan.from_json(header["plan"])
+    epsilon = plan.epsilon()
+    return {
+        "private": True,
+        "epsilon": epsilon,
+        "delta": plan.delta,
+        "epsilon_of_charged_steps": plan.epsilon(record.charges) if record.charges else 0.0,
+        "unit": plan.unit,
+        "adjacency": plan.adjacency,
+        "mechanism": plan.mechanism,
+        "noise_multiplier": plan.noise_multiplier,
+        "clip": plan.clip_norm,
+        "sampling_probability": plan.sampling_probability,
+        "population": plan.population,
+        "steps": plan.steps,
+        "directions": plan.directions,
+        "group_privacy": [
+            dict(zip(("units", "epsilon", "delta"), (size, *group_privacy(epsilon, plan.delta, size)),
+                     strict=True))
+            for size in (2, 5, 10)
+        ],
+        "accountant": accounting.ACCOUNTANT,
+        "accountant_version": accounting.ACCOUNTANT_VERSION,
+        **steps,
+        "exclusions": exclusions(header),
+    }
+
+
+def exclusions(header: dict[str, Any]) -> list[str]:
+    """What the guarantee does not cover, one sentence each."""
+    data = header["config"]["data"]
+    sentences = []
+    if data["population"] is None:
+        sentences.append(f"The number of units, {header['plan']['population']}, is public.")
+    if data["eval"] is not None:
+        sentences.append("The evaluation data is public; accuracies on it are exact.")
+    return [
+        *sentences,
+        "Other runs on the same data, and settings tried before this run, add to ε.",
+        "Running time and memory, as somebody on the machine sees them.",
+        "The run folder protects people in the training data against its readers; "
+        "the training file itself, memory and core dumps are not protected.",
+        "This is claimed by the ledger: a chain of hashes cannot show that its end was not cut "
+        "off, that a folder was not copied and trained twice, or that noise was added.",
+    ]

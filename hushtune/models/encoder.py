@@ -1,0 +1,83 @@
+"""A sentence encoder with one trainable vector per label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Cosines are multiplied by this before the softmax, the inverse of the usual temperature 0.05.
+LOGIT_SCALE = 20.0
+
+
+class EncoderClassifier(nn.Module):
+    """Scores a text by the inner product of its normalised embedding with each label's vector.
+
+    A label's vector starts as the normalised embedding of the label's description, so that before
+    training the score is the cosine, and then moves freely.
+
+    Args:
+        encoder: a transformers encoder that returns `last_hidden_state`.
+        pooling: "mean" over the text's tokens, or "cls" for the first token.
+        label_vectors: (labels, width) float32.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: str, label_vectors: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.label_vectors = nn.Parameter(label_vectors)
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(rows, width) float32 embeddings of unit length."""
+        return embed(self.encoder, self.pooling, input_ids, attention_mask)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(rows, labels) scores."""
+        return label_scores(self.features(input_ids, attention_mask), self.label_vectors)
+
+
+def label_scores(features: Tensor, label_vectors: Tensor) -> Tensor:
+    """(…, rows, labels) scores of (rows, width) features under (…, labels, width) vectors."""
+    *leading, labels, width = label_vectors.shape
+    flat = features @ label_vectors.reshape(-1, width).T
+    return LOGIT_SCALE * flat.view(-1, *leading, labels).movedim(0, -2)
+
+
+def embed(encoder: nn.Module, pooling: str, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(rows, width) float32 pooled embeddings of unit length."""
+    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+    if pooling == "cls":
+        pooled = hidden[:, 0]
+    else:
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+    return functional.normalize(pooled, dim=-1)
+
+
+def pooling_of(folder: str) -> str:
+    """The pooling that a sentence-transformers folder asks for; mean where it says nothing."""
+    config = Path(folder) / "1_Pooling" / "config.json"
+    if config.exists() and json.loads(config.read_text()).get("pooling_mode_cls_token"):
+        return "cls"
+    return "mean"
+
+
+def describe_labels(
+    encoder: nn.Module, tokenizer: Any, pooling: str, descriptions: Sequence[str]
+) -> Tensor:
+    """(labels, width) float32: the embedding of each label's description."""
+    device = next(encoder.parameters()).device
+    vectors = []
+    with torch.no_grad():
+        for description in descriptions:
+            inputs = tokenizer(description, return_tensors="pt").to(device)
+            vectors.append(
+                embed(encoder, pooling, inputs["input_ids"], inputs["attention_mask"])[0].cpu()
+            )
+    return torch.stack(vectors)

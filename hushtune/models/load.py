@@ -1,0 +1,198 @@
+"""Load a model with its tokenizer and its read-out, from a folder or from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hushtune.config import ConfigError, ModelConfig, TaskConfig
+from hushtune.models.encoder import EncoderClassifier, describe_labels, pooling_of
+from hushtune.models.isolation import refuse_coupling
+from hushtune.tasks.readouts import (
+    CausalReadOut,
+    DescriptionsReadOut,
+    EncoderDecoderReadOut,
+    HeadReadOut,
+    MaskReadOut,
+    ReadOut,
+)
+from hushtune.zo.directions import Directions
+
+ReadOutKind = Literal["mask", "continuation", "encoder-decoder", "head", "descriptions"]
+
+_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class LoadedModel:
+    """A model as it comes from its checkpoint, ready to be read out.
+
+    Attributes:
+        readout: turns texts into scores; `readout.model` is the module to tune.
+        kind: which read-out it is.
+        tokenizer: as transformers loads it.
+        base_hash: SHA-256 over the checkpoint's tensors as loaded.
+        new_parameters: names of parameters that no checkpoint holds.
+    """
+
+    readout: ReadOut
+    kind: ReadOutKind
+    tokenizer: Any
+    base_hash: str
+    new_parameters: tuple[str, ...]
+
+    @property
+    def model(self) -> nn.Module:
+        """The module to tune."""
+        return self.readout.model
+
+
+def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: int) -> LoadedModel:
+    """Load the model, in evaluation mode, with parameters that are new drawn publicly.
+
+    Args:
+        seed: the public seed, for heads that the checkpoint does not hold.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or its tokenizer does not fit the task.
+        CouplingError: the model couples the examples of a batch.
+    """
+    config = _hub_call(model.name, "AutoConfig")
+    kind = _readout_kind(model.name, config, task.readout)
+    tokenizer = _hub_call(model.name, "AutoTokenizer")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.padding_side = "right"
+
+    options: dict[str, Any] = {"dtype": _DTYPES[model.dtype], "output_loading_info": True}
+    if kind == "head":
+        names = list(task.labels)
+        options |= {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+            "ignore_mismatched_sizes": True,
+        }
+    network, info = _hub_call(model.name, _AUTO_CLASSES[kind], **options)
+    network.eval()
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = tokenizer.pad_token_id
+    refuse_coupling(network)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    new = _new_parameters(network, info)
+    loaded = ((name, t) for name, t in network.state_dict().items() if name not in new)
+    base_hash = hash_tensors(loaded)
+    _draw(network, new, seed)
+    readout = _readout(kind, network, tokenizer, model.name, task, max_length)
+    return LoadedModel(readout, kind, tokenizer, base_hash, tuple(sorted(new)))
+
+
+_AUTO_CLASSES: dict[str, str] = {
+    "mask": "AutoModelForMaskedLM",
+    "continuation": "AutoModelForCausalLM",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+    "head": "AutoModelForSequenceClassification",
+    "descriptions": "AutoModel",
+}
+
+
+def _hub_call(name: str, auto_class: str, **options: Any) -> Any:
+    """`transformers.<auto_class>.from_pretrained(name)`, quiet, with errors in one line."""
+    # Tokenizer warnings would print the lengths of private texts.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        return getattr(transformers, auto_class).from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"model.name: {name} is not accepted by {auto_class} ({first_line}); it must be a "
+            "folder written by save_pretrained, or a name on the hub."
+        ) from None
+
+
+def _readout_kind(name: str, config: Any, asked: str) -> ReadOutKind:
+    """The read-out that was asked for, or the one the checkpoint was made for."""
+    if asked == "continuation" or asked == "auto":
+        encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+        if asked == "continuation":
+            return "encoder-decoder" if encoder_decoder else "continuation"
+    else:
+        return asked  # type: ignore[return-value]
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    endings: dict[str, ReadOutKind] = {
+        "ForMaskedLM": "mask",
+        "ForCausalLM": "continuation",
+        "LMHeadModel": "continuation",
+        "ForConditionalGeneration": "encoder-decoder",
+        "ForSequenceClassification": "head",
+    }
+    for ending, kind in endings.items():
+        if architecture.endswith(ending):
+            return kind
+    return "descriptions"
+
+
+def _readout(
+    kind: ReadOutKind,
+    network: nn.Module,
+    tokenizer: Any,
+    name: str,
+    task: TaskConfig,
+    max_length: int,
+) -> ReadOut:
+    words = list(task.labels.values())
+    if kind == "mask":
+        return MaskReadOut(network, tokenizer, words, task.template, max_length)
+    if kind == "continuation":
+        return CausalReadOut(network, tokenizer, words, task.template, max_length)
+    if kind == "encoder-decoder":
+        return EncoderDecoderReadOut(network, tokenizer, words, task.template, max_length)
+    if kind == "head":
+        return HeadReadOut(network, tokenizer, len(words), task.template, max_length)
+    pooling = pooling_of(name)
+    vectors = describe_labels(network, tokenizer, pooling, words)
+    classifier = EncoderClassifier(network, pooling, vectors).to(next(network.parameters()).device)
+    return DescriptionsReadOut(classifier, tokenizer, len(words), task.template, max_length)
+
+
+def _new_parameters(network: nn.Module, info: dict[str, Any]) -> set[str]:
+    """Names of parameters that transformers had to make up."""
+    mismatched = {entry[0] for entry in info.get("mismatched_keys", ())}
+    named = dict(network.named_parameters())
+    return {name for name in set(info["missing_keys"]) | mismatched if name in named}
+
+
+def _draw(network: Any, names: set[str], seed: int) -> None:
+    """Initialise new parameters from the public generator, so that replay can repeat it."""
+    draw = Directions(seed, {}, "rademacher")
+    spread = getattr(network.config, "initializer_range", 0.02)
+    for name, parameter in network.named_parameters():
+        if name not in names:
+            continue
+        if parameter.dim() == 1:
+            value = torch.full_like(parameter, 0.0 if name.endswith("bias") else 1.0)
+        else:
+            value = draw.initial_normal(name, parameter.shape, spread)
+        with torch.no_grad():
+            parameter.copy_(value)
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,78 @@
+"""Use a tuned model: load it from its run folder and classify texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from hushtune.config import from_values
+from hushtune.models.load import load_model
+from hushtune.models.save import LABEL_VECTORS_FILE
+from hushtune.tasks.batches import Shape
+from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.data import LabelledText
+from hushtune.tasks.readouts import ReadOut
+
+
+class TunedClassifier:
+    """A tuned model with its labels.
+
+    Example:
+        >>> hushtune.load("runs/demo").predict(["My card has been stolen."])
+        ['card_lost']
+    """
+
+    def __init__(self, readout: ReadOut, labels: Sequence[str], shapes: list[Shape]) -> None:
+        self._readout = readout
+        self._shapes = shapes
+        self.labels = tuple(labels)
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The best label of each text."""
+        data = LabelledText(list(texts), np.zeros(len(texts), np.int64), np.arange(len(texts)))
+        best = ClassificationTask(self._readout, data, self._shapes).predictions()
+        return [self.labels[index] for index in best]
+
+    def accuracy(self, data: LabelledText) -> float:
+        """Share of rows whose label is predicted."""
+        return ClassificationTask(self._readout, data, self._shapes).accuracy()
+
+
+def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
+    """The tuned model of a run folder, by the ledger's header.
+
+    A folder with `model/` is complete; one with `adapter/` needs the base model as well.
+    """
+    run = Path(run)
+    config = from_values(header["config"], source=f"{run}/ledger.jsonl")
+    adapter, model = run / "adapter", run / "model"
+    if not adapter.exists():
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, name=str(model))
+        )
+    loaded = load_model(
+        config.model, config.task, max_length=config.data.max_length, seed=config.seed
+    )
+    readout: Any = loaded.readout
+    if adapter.exists():
+        import peft
+
+        if loaded.kind == "descriptions":
+            encoder = readout.model.encoder
+            readout.model.encoder = peft.PeftModel.from_pretrained(encoder, str(adapter)).eval()
+        else:
+            readout.model = peft.PeftModel.from_pretrained(readout.model, str(adapter)).eval()
+    if loaded.kind == "descriptions":
+        folder = adapter if adapter.exists() else model
+        with safe_open(str(folder / LABEL_VECTORS_FILE), framework="pt") as file, torch.no_grad():
+            readout.model.label_vectors.copy_(file.get_tensor("label_vectors"))
+            assert json.loads(file.metadata()["labels"]) == list(config.task.labels)
+    shapes = [Shape(**shape) for shape in header["shapes"]]
+    return TunedClassifier(readout, list(config.task.labels), shapes)

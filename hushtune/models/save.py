@@ -1,0 +1,81 @@
+"""Write the tuned model in the ecosystem's own formats."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
+
+if TYPE_CHECKING:
+    from hushtune.session import Session
+
+#: Where an encoder's label vectors are kept.
+LABEL_VECTORS_FILE = "label_vectors.safetensors"
+
+
+def save_model(session: Session, folder: Path) -> Path:
+    """Write `folder/adapter` (LoRA, for PEFT) or `folder/model` (for transformers)."""
+    out = folder / ("adapter" if session.tune == "lora" else "model")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    model: Any = session.loaded.model
+    if isinstance(model, EncoderClassifier):
+        model.encoder.save_pretrained(out)
+        save_label_vectors(model, list(session.config.task.labels), out)
+        if session.tune != "lora":
+            save_sentence_transformers_modules(model, session.config.data.max_length, out)
+    else:
+        model.save_pretrained(out)
+    session.loaded.tokenizer.save_pretrained(out)
+    return out
+
+
+def save_label_vectors(model: EncoderClassifier, labels: list[str], out: Path) -> None:
+    """(labels, width) vectors, with the labels' names in the file's metadata."""
+    vectors = model.label_vectors.detach().cpu().contiguous()
+    save_file({"label_vectors": vectors}, out / LABEL_VECTORS_FILE,
+              metadata={"labels": json.dumps(labels)})
+
+
+def save_sentence_transformers_modules(
+    model: EncoderClassifier, max_length: int, out: Path
+) -> None:
+    """Describe the classifier to sentence-transformers: encode, pool, normalise, score.
+
+    `SentenceTransformer(folder).encode(texts)` then returns the scores of the labels.
+    """
+    width, labels = model.label_vectors.shape[1], model.label_vectors.shape[0]
+    kinds = ["Transformer", "Pooling", "Normalize", "Dense"]
+    paths = ["", "1_Pooling", "2_Normalize", "3_Dense"]
+    modules = [
+        {"idx": index, "name": str(index), "path": path,
+         "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    _write(out / "modules.json", modules)
+    _write(out / "sentence_bert_config.json",
+           {"max_seq_length": max_length, "do_lower_case": False})
+    _write(out / "1_Pooling" / "config.json", {
+        "word_embedding_dimension": width,
+        "pooling_mode_cls_token": model.pooling == "cls",
+        "pooling_mode_mean_tokens": model.pooling == "mean",
+    })
+    os.makedirs(out / "2_Normalize", exist_ok=True)
+    _write(out / "3_Dense" / "config.json", {
+        "in_features": width, "out_features": labels, "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    })
+    weight = (LOGIT_SCALE * model.label_vectors.detach()).cpu().contiguous()
+    save_file({"linear.weight": weight.to(torch.float32)}, out / "3_Dense" / "model.safetensors")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,132 @@
+"""The privacy boundary: private numbers go in, integers that may be published come out.
+
+This is the only module that turns values computed from private data into a released value.
+Everything after it is post-processing of its output and of public randomness. The order is
+
+    combine per unit -> non-finite to zero -> clip in float64 -> truncate onto a grid
+    -> verify the norm in integers -> sum exactly in int64 -> add exactly sampled noise
+
+Formal guarantee. Let Δ be the plan's integer `sensitivity` and s its integer `noise_scale`.
+Whatever the inputs, every unit adds to the sum an integer vector v with ‖v‖₂ ≤ Δ (Gaussian) or
+‖v‖₁ ≤ Δ (Laplace): this is checked in integer arithmetic, not derived from floating point.
+Integer addition is associative, so the sum is the same for any order of units and the sums of
+two data sets that differ in one unit differ by exactly one such vector. `release` adds to each
+coordinate an independent discrete Gaussian or discrete Laplace variable of scale s, drawn by
+OpenDP's exact samplers from the operating system's randomness. One call of `release` is
+therefore the discrete Gaussian (Laplace) mechanism with noise multiplier s/Δ.
+
+Nothing here is logged, counted or kept: no clip rate, no norm, no sum, no noise value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import opendp.prelude as dp
+
+from hushtune.privacy.plan import PrivacyPlan
+
+#: Adds noise to exact integer sums; replaced in tests only.
+AddNoise = Callable[[list[int]], list[int]]
+
+
+class Boundary:
+    """Releases one noised integer vector a step, bound to the plan that accounts for it.
+
+    Args:
+        plan: clip, grid, integer sensitivity and noise scale, all fixed before the first step.
+        add_noise: replaces the noise, for tests only. Nothing that reads a configuration or a
+            command line can reach this argument; a ledger written with it is marked NOT PRIVATE.
+    """
+
+    def __init__(self, plan: PrivacyPlan, *, add_noise: AddNoise | None = None) -> None:
+        self._plan = plan
+        self._add_noise = add_noise or exact_noise(plan)
+        self.injected = add_noise is not None
+
+    def release(
+        self,
+        scalars: np.ndarray,
+        unit_of_row: np.ndarray,
+        combine: Literal["mean", "sum"] = "mean",
+    ) -> tuple[int, ...]:
+        """One release: K noised integers, in units of the plan's grid.
+
+        Args:
+            scalars: (rows, K) float64, for each sampled row its loss difference per direction.
+                Zero rows are allowed: an empty sample is released like any other.
+            unit_of_row: (rows,) which unit each row belongs to; the rows of a unit are in the
+                unit's own fixed order.
+            combine: how a unit's rows become one vector before the clip.
+        """
+        directions = self._plan.directions
+        if scalars.shape != (len(unit_of_row), directions):
+            raise ValueError(
+                f"Expected scalars of shape ({len(unit_of_row)}, {directions}): "
+                "one number per row and direction."
+            )
+        per_unit = combine_rows(scalars, unit_of_row, combine)
+        bounded = clip_to_grid(per_unit, self._plan)
+        total = bounded.sum(axis=0, dtype=np.int64)
+        return tuple(int(value) for value in self._add_noise(total.tolist()))
+
+
+def combine_rows(
+    scalars: np.ndarray, unit_of_row: np.ndarray, combine: Literal["mean", "sum"]
+) -> np.ndarray:
+    """(units, K) float64: the mean or sum of each unit's rows, taken in the order given.
+
+    A unit's result depends on its own rows alone.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, unit in enumerate(unit_of_row.tolist()):
+        rows_of.setdefault(unit, []).append(row)
+    combined = np.zeros((len(rows_of), scalars.shape[1]), dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for place, rows in enumerate(rows_of.values()):
+            for row in rows:
+                combined[place] += scalars[row]
+            if combine == "mean":
+                combined[place] /= len(rows)
+    return combined
+
+
+def clip_to_grid(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
+    """(units, K) int64, each row of norm at most `plan.sensitivity`: clip, truncate, verify.
+
+    The float64 part decides only *which* admissible integers stand for a unit. That they are
+    admissible is checked at the end without floating point; a row that fails becomes zero.
+    """
+    finite = np.where(np.isfinite(per_unit), per_unit, 0.0)
+    # Dividing by the largest entry first keeps the squares from overflowing.
+    largest = np.abs(finite).max(axis=1, keepdims=True, initial=0.0)
+    direction = np.divide(finite, largest, out=np.zeros_like(finite), where=largest > 0)
+    norm_of_direction = plan.norm(direction)
+    # min(|x|, Δ) in grid units, written so that no intermediate value can be undefined. The bound
+    # is Δ rather than C / grid, of which truncation alone could leave more than Δ.
+    with np.errstate(over="ignore"):
+        length = np.minimum(
+            largest / plan.grid, plan.sensitivity / np.maximum(norm_of_direction, 1.0)
+        )
+    integers = np.trunc(direction * length).astype(np.int64)
+    admissible = [plan.admits(row) for row in integers.tolist()]
+    integers[~np.array(admissible, dtype=bool)] = 0
+    return integers
+
+
+def exact_noise(plan: PrivacyPlan) -> AddNoise:
+    """OpenDP's exact sampler for the plan: maps an integer vector to its noised version.
+
+    OpenDP saturates its output at the limits of int64, which is post-processing.
+    """
+    dp.enable_features("contrib")
+    vectors = dp.vector_domain(dp.atom_domain(T="i64"), size=plan.directions)
+    scale = float(plan.noise_scale)  # exact: the plan keeps it below 2^53
+    make: Callable[[Sequence[int]], list[int]]
+    if plan.mechanism == "gaussian":
+        make = dp.m.make_gaussian(vectors, dp.l2_distance(T="f64"), scale=scale)
+    else:
+        make = dp.m.make_laplace(vectors, dp.l1_distance(T="i64"), scale=scale)
+    return lambda total: list(make(total))

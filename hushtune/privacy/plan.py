@@ -1,0 +1,201 @@
+"""The plan: sampling, clip, noise and number of steps, bound together before the first step.
+
+What runs and what is accounted are read from this one object. It holds public values only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from hushtune.privacy import accounting
+from hushtune.privacy.sampling import representable_probability
+
+Mechanism = Literal["gaussian", "laplace"]
+Adjacency = Literal["add-or-remove-one", "replace-one"]
+
+#: The integer noise scale is at least this, which makes the cost of discretisation negligible.
+SMALLEST_NOISE_SCALE = 2**32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """A fixed number of Poisson-sampled, clipped and noised releases of K integers each.
+
+    Attributes:
+        mechanism: "gaussian" (L2 clip, (ε, δ)) or "laplace" (L1 clip, pure ε when δ is 0).
+        delta: δ of the guarantee; 0 only for "laplace".
+        adjacency: which data sets count as neighbours.
+        unit: what is protected: "example", or the name of the column that names a unit.
+        population: n, the number of units; public, and the same for neighbouring data sets.
+        sampling_probability: q, a multiple of 2^-32.
+        steps: T, the number of releases that the guarantee covers.
+        directions: K, the number of integers a release holds.
+        clip_norm: C, the bound on a unit's vector, on the scale of loss per unit of direction.
+        grid: the width of one integer step, a power of two.
+        sensitivity: Δ = floor(C / grid), the bound on a unit's integer vector.
+        noise_scale: s, the integer scale of the discrete noise; s/Δ is what is accounted.
+    """
+
+    mechanism: Mechanism
+    delta: float
+    adjacency: Adjacency
+    unit: str
+    population: int
+    sampling_probability: float
+    steps: int
+    directions: int
+    clip_norm: float
+    grid: float
+    sensitivity: int
+    noise_scale: int
+
+    def __post_init__(self) -> None:
+        require(self.mechanism in ("gaussian", "laplace"), "mechanism", self.mechanism,
+                "gaussian or laplace")
+        require(self.population >= 1, "population", self.population, "at least 1")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.directions >= 1, "directions", self.directions, "at least 1")
+        require(
+            representable_probability(self.sampling_probability) == self.sampling_probability,
+            "sampling_probability", self.sampling_probability, "a multiple of 2^-32",
+        )
+        require(math.frexp(self.grid)[0] == 0.5, "grid", self.grid, "a power of two")
+        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
+        require(
+            1 <= self.sensitivity <= self.clip_norm / self.grid,
+            "sensitivity", self.sensitivity, "floor(clip_norm / grid), and at least 1",
+        )
+        require(
+            SMALLEST_NOISE_SCALE <= self.noise_scale < 2**53,
+            "noise_scale", self.noise_scale, "from 2^32 up to 2^53",
+        )
+        # Beyond 64 standard deviations the noise never goes, so the sum cannot overflow int64.
+        require(
+            self.population * self.sensitivity + 64 * self.noise_scale < 2**63,
+            "population", self.population,
+            "small enough that population * sensitivity + 64 * noise_scale stays below 2^63",
+        )
+
+    @classmethod
+    def for_epsilon(
+        cls,
+        *,
+        epsilon: float,
+        delta: float,
+        mechanism: Mechanism,
+        adjacency: Adjacency,
+        unit: str,
+        population: int,
+        expected_units: float,
+        steps: int,
+        directions: int,
+        clip_norm: float,
+    ) -> PrivacyPlan:
+        """The plan with the least noise whose ε is at most `epsilon`.
+
+        Args:
+            expected_units: the expected number of units a step; q = expected_units / population,
+                rounded up to a multiple of 2^-32.
+
+        Raises:
+            ValueError: if a value is out of range; the message names it and what is accepted.
+        """
+        require(population >= 1, "population", population, "at least 1")
+        require(
+            0 < expected_units <= population,
+            "batch", expected_units, f"above 0 and at most the number of units, {population}",
+        )
+        require(delta < 1 / population, "delta", delta,
+                f"below 1 / number of units = {1 / population:.3g}")
+        probability = representable_probability(expected_units / population)
+        noise_multiplier = accounting.calibrate(
+            mechanism=mechanism,
+            epsilon=epsilon,
+            delta=delta,
+            sampling_probability=probability,
+            steps=steps,
+            adjacency=adjacency,
+            directions=directions,
+        )
+        return cls.with_noise(
+            noise_multiplier=noise_multiplier,
+            mechanism=mechanism,
+            delta=delta,
+            adjacency=adjacency,
+            unit=unit,
+            population=population,
+            sampling_probability=probability,
+            steps=steps,
+            directions=directions,
+            clip_norm=clip_norm,
+        )
+
+    @classmethod
+    def with_noise(cls, *, noise_multiplier: float, clip_norm: float, **rest: Any) -> PrivacyPlan:
+        """The plan with a given noise multiplier, rounded up to what integers can express."""
+        require(0 < noise_multiplier < math.inf, "noise_multiplier", noise_multiplier,
+                "positive and finite")
+        require(0 < clip_norm < math.inf, "clip_norm", clip_norm, "positive and finite")
+        # The smallest sensitivity with sensitivity * noise_multiplier >= 2^32, at least 2^24 so
+        # that truncation onto the grid costs nothing in accuracy.
+        wanted = max(SMALLEST_NOISE_SCALE / noise_multiplier, 2.0**24)
+        grid = 2.0 ** math.floor(math.log2(clip_norm / wanted))
+        sensitivity = math.floor(clip_norm / grid)
+        noise_scale = max(math.ceil(noise_multiplier * sensitivity), SMALLEST_NOISE_SCALE)
+        return cls(
+            clip_norm=clip_norm, grid=grid, sensitivity=sensitivity, noise_scale=noise_scale, **rest
+        )
+
+    @property
+    def noise_multiplier(self) -> float:
+        """σ/C (Gaussian) or b/C (Laplace) as it runs: s/Δ."""
+        return self.noise_scale / self.sensitivity
+
+    @property
+    def expected_units(self) -> float:
+        """q·n, the constant that every sum is divided by."""
+        return self.sampling_probability * self.population
+
+    def epsilon(self, steps: int | None = None) -> float:
+        """ε after `steps` releases (default: all that are planned)."""
+        return accounting.epsilon(
+            mechanism=self.mechanism,
+            noise_multiplier=self.noise_multiplier,
+            sampling_probability=self.sampling_probability,
+            steps=self.steps if steps is None else steps,
+            delta=self.delta,
+            adjacency=self.adjacency,
+            directions=self.directions,
+            noise_scale_integer=self.noise_scale,
+        )
+
+    def norm(self, vectors: np.ndarray) -> np.ndarray:
+        """(units, 1) float64 norms of the rows of (units, K): L2 for Gaussian, L1 for Laplace."""
+        order = 2 if self.mechanism == "gaussian" else 1
+        return np.linalg.norm(vectors, ord=order, axis=1, keepdims=True)
+
+    def admits(self, vector: Sequence[int]) -> bool:
+        """Whether an integer vector is within the sensitivity; Python integers, so exact."""
+        if self.mechanism == "gaussian":
+            return sum(value * value for value in vector) <= self.sensitivity**2
+        return sum(abs(value) for value in vector) <= self.sensitivity
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values, for the ledger's header."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> PrivacyPlan:
+        """The plan that `to_json` wrote, validated again."""
+        return cls(**values)
+
+
+def require(holds: bool, name: str, value: object, accepted: str) -> None:
+    """Every refused value speaks in the same voice: its name, what it is, what is accepted."""
+    if not holds:
+        raise ValueError(f"Expected {name}={value!r} to be {accepted}.")

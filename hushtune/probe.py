@@ -1,0 +1,166 @@
+"""Try a model on public dummy text before the first step; see `hushtune.zo.probe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from hushtune.models.load import LoadedModel
+from hushtune.tasks.batches import Shape
+from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.data import LabelledText
+from hushtune.tasks.dummy_text import dummy_texts
+from hushtune.tasks.readouts import example_length
+from hushtune.zo.directions import Directions
+from hushtune.zo.head_losses import HeadLosses
+from hushtune.zo.losses import Inputs, MovedLosses
+from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
+from hushtune.zo.probe import ProbeError, Slopes, is_isolated, measure_slopes
+from hushtune.zo.substitution import parameters_reached
+
+#: The only parameter that moves when an encoder's head is tuned.
+LABEL_VECTORS = "label_vectors"
+
+#: Slopes at λ and 2λ should agree at least this well, or a larger λ is tried.
+_WANTED_AGREEMENT = 0.9
+
+_DUMMIES = 32
+
+
+@dataclass
+class Probe:
+    """What was found.
+
+    Attributes:
+        parameters: the moving parameters that the loss reads.
+        left_out: names of those that it does not read.
+        shapes: micro-batch shapes; one row each where more rows were seen to couple.
+        prefix: the frozen layers that all directions share.
+        losses: evaluates losses of dummy text.
+        task: the dummy text.
+        perturbation_scale: λ.
+        slopes: typical slope at λ.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    left_out: list[str]
+    shapes: list[Shape]
+    prefix: FrozenPrefix
+    losses: HeadLosses | MovedLosses
+    task: ClassificationTask
+    perturbation_scale: float
+    slopes: Slopes
+
+
+def run_probe(
+    loaded: LoadedModel,
+    parameters: dict[str, nn.Parameter],
+    scales: dict[str, float],
+    shapes: list[Shape],
+    *,
+    distribution: str,
+    seed: int,
+    perturbation_scale: float | None,
+) -> Probe:
+    """Look at the model on dummy text.
+
+    Args:
+        perturbation_scale: λ, or None to choose it.
+
+    Raises:
+        ProbeError: if the loss is not finite or does not depend on the moving parameters.
+    """
+    task = ClassificationTask(loaded.readout, _dummy_data(loaded), shapes)
+    some = dict(next(iter(task.micro_batches(np.arange(_DUMMIES)))).inputs)
+    reached = parameters_reached(parameters, lambda: task.losses(some))
+    if not reached:
+        raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
+    moving = {name: parameter for name, parameter in parameters.items() if name in reached}
+    left_out = [name for name in parameters if name not in reached]
+
+    prefix = find_frozen_prefix(task.model, moving, lambda: task.losses(some))
+    directions = make_directions(seed, moving, distribution)
+    losses = make_losses(task, moving, scales, directions, prefix)
+    candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
+    shapes = [
+        shape if _isolated(losses, loaded, shape, candidates[0]) else Shape(1, shape.length)
+        for shape in shapes
+    ]
+    task = ClassificationTask(loaded.readout, _dummy_data(loaded), shapes)
+    losses = make_losses(task, moving, scales, directions, prefix)
+    scale, slopes = _choose_scale(losses, task, candidates)
+    return Probe(moving, left_out, shapes, prefix, losses, task, scale, slopes)
+
+
+def make_directions(
+    seed: int, parameters: dict[str, nn.Parameter], distribution: str
+) -> Directions:
+    """The public directions of these parameters."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    return Directions(seed, shapes, distribution)
+
+
+def make_losses(
+    task: ClassificationTask,
+    parameters: dict[str, nn.Parameter],
+    scales: dict[str, float],
+    directions: Directions,
+    prefix: FrozenPrefix,
+) -> HeadLosses | MovedLosses:
+    """The cheapest sound way to evaluate losses at moved parameters."""
+    if set(parameters) == {LABEL_VECTORS}:
+        head = parameters[LABEL_VECTORS]
+        return HeadLosses(task, LABEL_VECTORS, head, scales[LABEL_VECTORS], directions)
+    return MovedLosses(task, parameters, scales, directions, prefix)
+
+
+def _dummy_data(loaded: LoadedModel) -> LabelledText:
+    labels = np.arange(_DUMMIES) % loaded.readout.labels
+    return LabelledText(dummy_texts(_DUMMIES), labels, np.arange(_DUMMIES))
+
+
+def _candidates(loaded: LoadedModel, parameters: dict[str, nn.Parameter]) -> list[float]:
+    """λ to try: 1e-3 as in the literature; larger where small moves drown in 16-bit activations."""
+    activations = next(loaded.model.parameters()).dtype
+    adapters = len(parameters) < len(list(loaded.model.parameters())) / 2
+    if activations != torch.float32 and adapters:
+        return [1e-2, 3e-2]
+    return [1e-3, 3e-3, 1e-2]
+
+
+def _choose_scale(
+    losses: HeadLosses | MovedLosses, task: ClassificationTask, candidates: Sequence[float]
+) -> tuple[float, Slopes]:
+    batches = [dict(batch.inputs) for batch in task.micro_batches(np.arange(_DUMMIES))]
+    seen: list[tuple[float, Slopes]] = []
+    for scale in candidates:
+        seen.append((scale, measure_slopes(losses, batches, scale)))
+        if seen[-1][1].agreement >= _WANTED_AGREEMENT:
+            break
+    return max(seen, key=lambda pair: pair[1].agreement)
+
+
+def _isolated(
+    losses: HeadLosses | MovedLosses, loaded: LoadedModel, shape: Shape, scale: float
+) -> bool:
+    readout = loaded.readout
+    texts = dummy_texts(shape.rows)
+    encoded = [readout.encode(text) for text in texts]
+    dummy = readout.encode("dummy")
+    encoded = [
+        example if example_length(example) <= shape.length else dummy for example in encoded
+    ]
+
+    def collate(numbers: Sequence[int]) -> Inputs:
+        examples = [encoded[number - 1] if number else dummy for number in numbers]
+        labels = torch.tensor([number % readout.labels for number in numbers])
+        inputs = readout.collate(examples, shape.length)
+        device = next(iter(inputs.values())).device
+        return {**inputs, "labels": labels.to(device)}
+
+    return is_isolated(losses, collate, shape.rows, scale)
+

@@ -1,0 +1,75 @@
+"""Tables and progress for the terminal; public values only.
+
+The progress bar moves with the number of charged steps. Where the output is not a terminal a
+line is printed for every tenth of the run, so that logs hold no time of any step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hushtune.plain import PlainPlan
+from hushtune.report.words import console, guarantee_line, show
+from hushtune.session import Session
+
+class TerminalProgress:
+    """Shows a run's progress; quiet where a machine reads the result."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._steps = 0
+
+    def started(self, session: Session, charges: int) -> None:
+        """Print what is about to happen."""
+        self._steps = session.plan.steps
+        if self._quiet:
+            return
+        show("", describe_session(session))
+        if charges:
+            console.print(f"[bold]resuming[/bold] after {charges} charged steps")
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                console=console, transient=True,
+            )
+            self._task = self._bar.add_task("", total=self._steps, completed=charges)
+
+    def stepped(self, charges: int) -> None:
+        """Move the bar."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.start()
+            self._bar.update(self._task, completed=charges)
+            if charges == self._steps:
+                self._bar.stop()
+        elif charges % max(1, self._steps // 10) == 0:
+            console.print(f"step {charges} of {self._steps}")
+
+    def evaluated(self, name: str, accuracy: float) -> None:
+        """Print an accuracy."""
+        if not self._quiet:
+            console.print(f"{name} accuracy  [bold]{accuracy:.1%}[/bold]")
+
+
+def describe_session(session: Session) -> dict[str, Any]:
+    """The run's public facts in words."""
+    plan, settings = session.plan, session.settings
+    moving = sum(parameter.numel() for parameter in session.parameters.values())
+    rows: dict[str, Any] = {
+        "model": session.config.model.name,
+        "moving": f"{moving:,} parameters ({session.tune}), read at: {session.loaded.kind}",
+        "method": f"{session.config.method.name}, {plan.directions} {settings.distribution} "
+        f"directions, {settings.estimator}, λ = {settings.perturbation_scale:g}",
+        "steps": f"{plan.steps}, each about {plan.expected_units:.0f} of {plan.population} units "
+        f"(q = {plan.sampling_probability:.4g}), learning rate {settings.learning_rate:.3g}",
+    }
+    if isinstance(plan, PlainPlan):
+        return rows | {"privacy": "[bold red]none[/bold red]"}
+    return rows | {
+        "noise": f"{plan.mechanism}, {plan.noise_multiplier:.4g} × clip {plan.clip_norm:.4g}",
+        "guarantee": guarantee_line(plan.epsilon(), plan.delta, plan.unit, plan.adjacency),
+    }

@@ -1,0 +1,27 @@
+"""What every command prints with; needs no model code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+def show(title: str, rows: Mapping[str, object]) -> None:
+    """Two columns: what, and its value; rows whose value is None are left out."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, str(value))
+    console.print(table)
+
+
+def guarantee_line(epsilon: float, delta: float, unit: str, adjacency: str) -> str:
+    """ε with its terms, in one line."""
+    pure = "" if delta else " (pure)"
+    return f"ε = {epsilon:.4g}{pure}, δ = {delta:g}, per {unit}, {adjacency}"

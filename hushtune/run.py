@@ -1,0 +1,163 @@
+"""A run folder: configuration, ledger, guarantee, metrics, model.
+
+`train` makes one and goes on with one that was interrupted; `replay` makes the model again from
+the ledger and the base model alone.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from hushtune import config as configuration
+from hushtune import session as sessions
+from hushtune.config import Config
+from hushtune.guarantee import describe_guarantee
+from hushtune.models.save import save_model
+from hushtune.plain import PlainPlan, PlainSum
+from hushtune.privacy import PrivacyPlan
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.boundary import Boundary
+from hushtune.privacy.ledger import Ledger, LedgerError
+from hushtune.privacy.sampling import PoissonSampler, representable_probability
+from hushtune.session import Session
+from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.trainer import train as train_steps
+
+LEDGER = "ledger.jsonl"
+
+
+class Progress(Protocol):
+    """What a person sees while a run goes on: public values only."""
+
+    def started(self, session: Session, charges: int) -> None:
+        """The session is ready and `charges` steps have been charged before."""
+        ...
+
+    def stepped(self, charges: int) -> None:
+        """So many steps have been charged."""
+        ...
+
+    def evaluated(self, name: str, accuracy: float) -> None:
+        """An accuracy on public evaluation data."""
+        ...
+
+
+def train(config: Config, progress: Progress) -> dict[str, Any]:
+    """Train, or go on training, in the folder `config.output`; returns the summary.
+
+    Raises:
+        ConfigError, DataError, CouplingError, ProbeError, ValueError: bad input, before any
+            budget is spent.
+        LedgerError: the folder belongs to another run or is in use.
+    """
+    start = time.monotonic()
+    configuration.check(config)
+    names = tuple(config.task.labels)
+    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
+    evaluation = None
+    if config.data.eval is not None:
+        evaluation = read_labelled_text(config.data.eval, config.data, names, with_units=False)
+
+    folder = Path(config.output)
+    session = open_session(config, folder / LEDGER, units=data.units)
+    metrics: list[dict[str, Any]] = []
+
+    def evaluate(name: str, step: int) -> float | None:
+        if evaluation is None:
+            return None
+        accuracy = session.task(evaluation).accuracy()
+        metrics.append({"step": step, "accuracy": accuracy})
+        progress.evaluated(name, accuracy)
+        return accuracy
+
+    def after_step(charges: int) -> None:
+        progress.stepped(charges)
+        if config.eval_every and charges % config.eval_every == 0 and charges < session.plan.steps:
+            evaluate(f"after step {charges}", charges)
+
+    sampler, boundary = bind(session.plan, data)
+    with Ledger(folder / LEDGER, session.header) as ledger:
+        progress.started(session, ledger.charges)
+        zero_shot = evaluate("zero-shot", 0)
+        train_steps(session, data, ledger, sampler, boundary, after_step=after_step)
+        final = evaluate("private" if session.header["private"] else "trained", session.plan.steps)
+        save_model(session, folder)
+        write_config(folder / "config.yaml", config)
+        guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
+        write_json(folder / "privacy.json", guarantee)
+        lines = "".join(json.dumps(metric) + "\n" for metric in metrics)
+        (folder / "metrics.jsonl").write_text(lines)
+        trained = "private_accuracy" if session.header["private"] else "non_private_accuracy"
+        summary = {
+            "zero_shot_accuracy": zero_shot,
+            trained: final,
+            "epsilon": guarantee["epsilon"],
+            "delta": guarantee["delta"],
+            "steps": session.plan.steps,
+            "seconds": round(time.monotonic() - start),
+            "peak_rss_mib": peak_memory(),
+        }
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def open_session(config: Config, ledger: Path, *, units: int) -> Session:
+    """The session of a new run, or the one that the ledger in the run folder began with."""
+    if not ledger.exists() or b"\n" not in ledger.read_bytes():
+        return sessions.begin(config, units=units)
+    header = ledgers.read(ledger).header
+    changed = configuration.differences(configuration.from_values(header["config"]), config)
+    if changed:
+        raise LedgerError(
+            f"{ledger} belongs to a different run ({', '.join(changed)} differ): repeat the "
+            "original command, or choose another output folder."
+        )
+    if config.data.population is None and header["plan"]["population"] != units:
+        raise LedgerError(
+            f"{config.data.train} has {units} units, the run in {ledger.parent} began with "
+            f"{header['plan']['population']}: restore the data, or choose another output folder."
+        )
+    return sessions.resume(header)
+
+
+def bind(
+    plan: PrivacyPlan | PlainPlan, data: LabelledText
+) -> tuple[PoissonSampler, Boundary | PlainSum]:
+    """The sampler and the boundary of a plan."""
+    probability = representable_probability(plan.sampling_probability)
+    sampler = PoissonSampler(units=data.units, probability=probability)
+    return sampler, Boundary(plan) if isinstance(plan, PrivacyPlan) else PlainSum()
+
+
+def replay(ledger: Path, *, model: str | None, out: Path) -> Session:
+    """The tuned model from the ledger and the base model, bit for bit; written to `out`."""
+    record = ledgers.read(ledger)
+    session = sessions.resume(record.header, model=model)
+    update = session.update()
+    for charge, released in record.releases.items():
+        update.apply(charge, released)
+    save_model(session, out)
+    return session
+
+
+def write_config(path: Path, config: Config) -> None:
+    """The configuration as YAML, complete."""
+    from ruamel.yaml import YAML
+
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(json.loads(json.dumps(config.to_json())), file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def peak_memory() -> int:
+    """The process's peak resident memory in MiB, rounded up to a multiple of 16."""
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return -(-kibibytes // (16 * 1024)) * 16

@@ -1,0 +1,268 @@
+"""Everything about a run that is public: model, moving parameters, directions, settings, plan.
+
+`begin` makes a session from a configuration; `resume` makes the same one from a ledger's header.
+Neither looks at private text: `begin` takes the number of units and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hushtune import methods
+from hushtune.config import Config, from_values
+from hushtune.methods import Settings
+from hushtune.models.load import LoadedModel, hash_tensors, load_model
+from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.plain import PlainPlan
+from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.ledger import LedgerError
+from hushtune.probe import LABEL_VECTORS, Probe, make_directions, make_losses, run_probe
+from hushtune.tasks.batches import Shape, bucket_shapes
+from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.data import LabelledText
+from hushtune.zo.directions import Directions
+from hushtune.zo.head_losses import HeadLosses
+from hushtune.zo.losses import MovedLosses
+from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
+from hushtune.zo.update import Update
+
+Plan = PrivacyPlan | PlainPlan
+
+#: Versions that the numbers of a run depend on.
+_VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "dp-accounting", "numpy")
+
+
+@dataclass
+class Session:
+    """A model in the state before the first step, and all that is fixed for the run.
+
+    Attributes:
+        config: as the person gave it.
+        loaded: model, tokenizer and read-out.
+        tune: what moves, resolved.
+        parameters: the moving parameters by name.
+        scales: a public factor per parameter for its directions.
+        shapes: the run's micro-batch shapes.
+        settings: the method's settings, resolved.
+        plan: sampling, clip, noise and steps.
+        header: the ledger's first line.
+        probe: what was found on public text; None in a resumed session.
+    """
+
+    config: Config
+    loaded: LoadedModel
+    tune: str
+    parameters: dict[str, nn.Parameter]
+    scales: dict[str, float]
+    shapes: list[Shape]
+    settings: Settings
+    plan: Plan
+    header: dict[str, Any]
+    probe: Probe | None = None
+
+    @property
+    def directions(self) -> Directions:
+        """The run's public directions."""
+        return make_directions(self.config.seed, self.parameters, self.settings.distribution)
+
+    def update(self) -> Update:
+        """What applies releases to the parameters."""
+        return Update(
+            self.parameters,
+            self.scales,
+            self.directions,
+            unit=self.plan.grid / self.plan.expected_units,
+            learning_rate=self.settings.learning_rate,
+            schedule=self.settings.schedule,
+            steps=self.plan.steps,
+        )
+
+    def task(self, data: LabelledText) -> ClassificationTask:
+        """The model's task on `data`."""
+        return ClassificationTask(self.loaded.readout, data, self.shapes)
+
+    def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
+        """What evaluates the task's losses at moved parameters."""
+        return make_losses(task, self.parameters, self.scales, self.directions, self._prefix())
+
+    def _prefix(self) -> FrozenPrefix:
+        if self.probe is not None:
+            return self.probe.prefix
+        readout = self.loaded.readout
+        inputs = readout.collate([readout.encode("dummy")], self.shapes[0].length)
+        return find_frozen_prefix(
+            readout.model, self.parameters, lambda: readout.scores(dict(inputs))
+        )
+
+
+def begin(config: Config, *, units: int) -> Session:
+    """A new session: load the model, probe it on public text, fix settings, noise and steps.
+
+    Args:
+        units: the number of units in the training data; used as public unless
+            `data.population` is given.
+
+    Raises:
+        ConfigError: a setting that cannot be used with this model or this number of units.
+        CouplingError, ProbeError: a model that cannot be trained privately.
+    """
+    population = units if config.data.population is None else config.data.population
+    loaded, tune, parameters = _load(config)
+    head_only = set(parameters) == {LABEL_VECTORS}
+    budget = methods.budget(
+        config.method, config.privacy, head_only=head_only, population=population
+    )
+    probe = run_probe(
+        loaded,
+        parameters,
+        dict.fromkeys(parameters, 1.0),
+        bucket_shapes(
+            max_length=config.data.max_length,
+            tokens=config.method.micro_batch_tokens,
+            sequences=loaded.readout.sequences,
+            expected_rows=budget.batch,
+        ),
+        distribution=budget.distribution,
+        seed=config.seed,
+        perturbation_scale=_given(config.method.perturbation_scale),
+    )
+    scales = dict.fromkeys(probe.parameters, 1.0)
+    clip_norm = methods.clip_norm(config.method, budget, probe.slopes.typical)
+    plan = _plan(config, budget, clip_norm, population)
+    settings = methods.settings(
+        config.method,
+        budget,
+        plan,
+        clip_norm=clip_norm,
+        perturbation_scale=probe.perturbation_scale,
+        parameters=probe.parameters,
+        head_only=head_only,
+    )
+    header = {
+        "format": 1,
+        "private": isinstance(plan, PrivacyPlan),
+        "steps": plan.steps,
+        "config": config.to_json(),
+        "settings": dataclasses.asdict(settings),
+        "plan": plan.to_json(),
+        "shapes": [dataclasses.asdict(shape) for shape in probe.shapes],
+        "moving": scales,
+        "label_vectors": _pack_label_vectors(loaded),
+        "base_sha256": loaded.base_hash,
+        "start_sha256": hash_tensors(probe.parameters.items()),
+        "public_seed": config.seed,
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+    }
+    return Session(
+        config, loaded, tune, probe.parameters, scales, probe.shapes, settings, plan, header, probe
+    )
+
+
+def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
+    """The session that a ledger's header describes, in the state before its first step.
+
+    Args:
+        model: where the base model is, if not where it was.
+
+    Raises:
+        LedgerError: if the base model's weights are not the ones that the ledger began with.
+    """
+    config = from_values(header["config"], source="ledger header")
+    if model is not None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+    loaded, tune, parameters = _load(config)
+    if loaded.base_hash != header["base_sha256"]:
+        raise LedgerError(
+            f"{config.model.name}: not the base model of this ledger; the SHA-256 of its weights "
+            f"is {loaded.base_hash[:16]}…, the ledger began with {header['base_sha256'][:16]}…"
+        )
+    _unpack_label_vectors(loaded, header["label_vectors"])
+    moving = {name: parameters[name] for name in header["moving"]}
+    if hash_tensors(moving.items()) != header["start_sha256"]:
+        raise LedgerError("the parameters that move do not start as the ledger says.")
+    read_plan = PrivacyPlan.from_json if header["private"] else PlainPlan.from_json
+    return Session(
+        config,
+        loaded,
+        tune,
+        moving,
+        header["moving"],
+        [Shape(**shape) for shape in header["shapes"]],
+        Settings(**header["settings"]),
+        read_plan(header["plan"]),
+        header,
+    )
+
+
+def _load(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
+    """The model, with adapters where asked for, and the parameters that move."""
+    loaded = load_model(
+        config.model, config.task, max_length=config.data.max_length, seed=config.seed
+    )
+    tune = config.model.tune
+    if tune == "auto":
+        tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
+    if tune == "lora":
+        readout: Any = loaded.readout
+        if loaded.kind == "descriptions":
+            readout.model.encoder = add_lora(
+                readout.model.encoder, config.model.lora, loaded.kind, config.seed
+            )
+        else:
+            readout.model = add_lora(readout.model, config.model.lora, loaded.kind, config.seed)
+    return loaded, tune, moving_parameters(loaded.model, tune)
+
+
+def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:
+    privacy = config.privacy
+    if privacy.mechanism == "none":
+        return PlainPlan(
+            population=population,
+            sampling_probability=min(1.0, budget.batch / population),
+            steps=budget.steps,
+            directions=budget.directions,
+        )
+    delta = privacy.delta
+    if delta == "auto":
+        delta = 1e-5 if privacy.mechanism == "gaussian" else 0.0
+    return PrivacyPlan.for_epsilon(
+        epsilon=privacy.epsilon or 0.0,
+        delta=delta,
+        mechanism=privacy.mechanism,
+        adjacency=privacy.adjacency,
+        unit=config.data.unit or "example",
+        population=population,
+        expected_units=budget.batch,
+        steps=budget.steps,
+        directions=budget.directions,
+        clip_norm=clip_norm,
+    )
+
+
+def _given(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+def _pack_label_vectors(loaded: LoadedModel) -> str | None:
+    """The starting label vectors: they come from forward passes, whose bits machines differ in."""
+    vectors = getattr(loaded.model, LABEL_VECTORS, None)
+    if vectors is None:
+        return None
+    return base64.b64encode(vectors.detach().cpu().numpy().astype("<f4").tobytes()).decode()
+
+
+def _unpack_label_vectors(loaded: LoadedModel, packed: str | None) -> None:
+    if packed is None:
+        return
+    vectors: Any = getattr(loaded.model, LABEL_VECTORS)
+    values = np.frombuffer(base64.b64decode(packed), dtype="<f4").reshape(vectors.shape)
+    with torch.no_grad():
+        vectors.copy_(torch.from_numpy(values.copy()))

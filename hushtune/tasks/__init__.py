@@ -1,0 +1,1 @@
+"""Text in, per-example loss and metric out."""

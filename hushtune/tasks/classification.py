@@ -1,0 +1,89 @@
+"""Classification: per-example cross-entropy over the labels, and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hushtune.models.encoder import label_scores
+from hushtune.tasks.batches import Batcher, Shape
+from hushtune.tasks.data import LabelledText
+from hushtune.tasks.readouts import Example, ReadOut, example_length
+from hushtune.zo.losses import Inputs, MicroBatch
+
+
+class ClassificationTask:
+    """A read-out with labelled text: what the optimiser needs to know of a classification task.
+
+    Args:
+        readout: how scores come about.
+        data: the labelled rows.
+        shapes: the run's micro-batch shapes.
+    """
+
+    def __init__(self, readout: ReadOut, data: LabelledText, shapes: list[Shape]) -> None:
+        self.readout = readout
+        self._labels = data.labels
+        examples = [readout.encode(text) for text in data.texts]
+        self._batcher: Batcher[Example] = Batcher(
+            examples, example_length, shapes, dummy=readout.encode("dummy")
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters move."""
+        return self.readout.model
+
+    def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
+        """The given rows in micro-batches; inputs hold the `labels` to be scored."""
+        for places, examples, shape in self._batcher.batches(rows):
+            inputs = self.readout.collate(examples, shape.length)
+            labels = np.zeros(shape.rows, dtype=np.int64)
+            labels[: len(places)] = self._labels[rows[places]]
+            device = next(self.model.parameters()).device
+            yield MicroBatch(places, {**inputs, "labels": torch.from_numpy(labels).to(device)})
+
+    def losses(self, inputs: Inputs) -> Tensor:
+        """(rows,) float64 cross-entropy of each row's label."""
+        return cross_entropy(*self._scores(inputs))
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """(rows, width) features of an `EncoderClassifier`'s frozen encoder."""
+        classifier: Any = self.model
+        return classifier.features(inputs["input_ids"], inputs["attention_mask"])
+
+    def head_losses(self, features: Tensor, labels: Tensor, head: Tensor) -> Tensor:
+        """(moves, rows) float64 losses of (rows, width) features under (moves, labels, width)."""
+        return cross_entropy(label_scores(features, head), labels)
+
+    def accuracy(self) -> float:
+        """Share of all rows whose highest score is their label's."""
+        return float(np.mean(self.predictions() == self._labels))
+
+    def predictions(self) -> np.ndarray:
+        """(rows,) int64 positions of the highest score of every row."""
+        best = np.empty(len(self._labels), dtype=np.int64)
+        with torch.inference_mode():
+            for places, inputs in self.micro_batches(np.arange(len(best))):
+                scores, _ = self._scores(inputs)
+                best[places] = scores.argmax(dim=-1).cpu().numpy()[: len(places)]
+        return best
+
+    def _scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        return self.readout.scores(inputs), labels
+
+
+def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """(…, rows) float64 cross-entropy of (…, rows, labels) scores; a function of each row alone.
+
+    In float64, since differences of nearly equal losses are what is wanted.
+    """
+    log_probabilities = scores.double().log_softmax(dim=-1)
+    index = labels.expand(scores.shape[:-1]).unsqueeze(-1)
+    return -log_probabilities.gather(-1, index).squeeze(-1)

@@ -1,0 +1,118 @@
+"""What can be learned on public dummy text before the first step, at no privacy cost.
+
+- every moving parameter is read by the forward pass, or it is left out by name;
+- one row's losses are the same bits whatever the other rows hold and wherever it stands;
+- the frozen lower layers can be shared between directions;
+- the typical slope ‖s‖ along a random direction, from which the default clip follows;
+- seconds per forward pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hushtune.zo.estimators import Estimator, Move, moves, slopes
+from hushtune.zo.losses import Inputs
+
+#: A charge index that no run reaches: the probe's directions are never a step's directions.
+PROBE_CHARGE = 2**62
+
+#: Directions over which the typical slope is measured.
+_SLOPE_DIRECTIONS = 8
+
+
+class Losses(Protocol):
+    """Evaluates per-example losses at moved parameters."""
+
+    def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
+        """(rows of the micro-batch, moves) losses, dummy rows included."""
+        ...
+
+    def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
+        """(rows, moves) losses of rows of the data."""
+        ...
+
+
+class ProbeError(ValueError):
+    """The model cannot be trained as configured; the message says why."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Slopes along random directions on public text.
+
+    Attributes:
+        typical: median over examples of the root mean square slope along one direction.
+        agreement: correlation between slopes at λ and at 2λ; near 1 where λ is large enough for
+            the number format and small enough for the curvature.
+    """
+
+    typical: float
+    agreement: float
+
+
+def is_isolated(
+    losses: Losses, collate: Callable[[Sequence[int]], Inputs], rows: int, scale: float
+) -> bool:
+    """Whether a row's losses ignore what else is in the micro-batch, bit for bit.
+
+    Args:
+        collate: makes a micro-batch of the run's shape from `rows` numbers of dummy examples;
+            the number 0 stands for an empty (dummy) row.
+        rows: examples in a micro-batch.
+        scale: λ.
+    """
+    if rows == 1:
+        return True
+    some_moves = [Move(0, scale), Move(0, -scale)]
+
+    def evaluate(examples: Sequence[int]) -> np.ndarray:
+        return losses.of_inputs(collate(examples), some_moves, charge=PROBE_CHARGE)[:rows]
+
+    examples = list(range(1, rows + 1))
+    together = evaluate(examples)
+    reversed_order = evaluate(examples[::-1])[::-1]
+    rotated = np.roll(evaluate(examples[1:] + examples[:1]), 1, axis=0)
+    alone = evaluate([examples[0]] + [0] * (rows - 1))[0]
+    return (
+        np.array_equal(together, reversed_order)
+        and np.array_equal(together, rotated)
+        and np.array_equal(together[0], alone)
+    )
+
+
+def measure_slopes(losses: Losses, batches: Sequence[Inputs], scale: float) -> Slopes:
+    """Slopes of dummy examples along random directions.
+
+    Raises:
+        ProbeError: if a loss is not finite or does not depend on the moving parameters.
+    """
+    estimator: Estimator = "two-sided"
+
+    def slopes_at(scale: float) -> np.ndarray:
+        wanted = moves(estimator, _SLOPE_DIRECTIONS, scale)
+        values = [losses.of_inputs(batch, wanted, charge=PROBE_CHARGE) for batch in batches]
+        return slopes(estimator, np.concatenate(values), scale)
+
+    near, far = slopes_at(scale), slopes_at(2 * scale)
+    if not np.isfinite(near).all():
+        raise ProbeError("model.name: its loss on plain public text is not finite.")
+    typical = float(np.median(np.sqrt((near**2).mean(axis=1))))
+    if typical == 0:
+        raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
+    agreement = float(np.corrcoef(near.ravel(), far.ravel())[0, 1])
+    return Slopes(typical, agreement)
+
+
+def seconds_per_pass(losses: Losses, inputs: Inputs, passes: Sequence[Move]) -> float:
+    """Seconds for one micro-batch with all its moves, the second of two times."""
+    for _ in range(2):
+        start = time.perf_counter()
+        losses.of_inputs(inputs, passes, charge=PROBE_CHARGE)
+        elapsed = time.perf_counter() - start
+    return elapsed

@@ -1,0 +1,90 @@
+"""Let operations see θ + c·z while the parameters stay where they are.
+
+A `TorchFunctionMode` looks at the arguments of every torch operation and hands over a perturbed
+copy wherever a moving parameter appears. The copy lives as long as the operation, nothing is
+changed and so nothing is restored. Tied parameters are one tensor and get one direction;
+parameters that a module reads directly are found as well as those of standard layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+#: Properties of a tensor that carry its values; all others (shape, dtype, …) are left alone.
+_VALUE_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
+
+#: Methods that ask about a tensor and not for its values.
+_QUESTIONS = frozenset(
+    {
+        torch.Tensor.size,
+        torch.Tensor.dim,
+        torch.Tensor.numel,
+        torch.Tensor.stride,
+        torch.Tensor.is_floating_point,
+        torch.Tensor.is_contiguous,
+        torch.Tensor.__len__,
+    }
+)
+
+
+class Substitution(TorchFunctionMode):
+    """While active, operations on moving parameters see what `replace(name, parameter)` returns.
+
+    Args:
+        parameters: the moving parameters by name. They are looked up when the mode is entered,
+            so that a parameter object that was exchanged in between is still found by its name.
+        replace: returns the tensor that the operation shall see, of the same shape and dtype.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], replace: Callable[[str, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self._name_of = {id(parameter): name for name, parameter in parameters.items()}
+        self._parameters = parameters  # keeps the objects alive, and with them their ids
+        self._replace = replace
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _asks_for_values(func):
+            args = tuple(self._exchange(argument) for argument in args)
+            kwargs = {key: self._exchange(argument) for key, argument in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _exchange(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            name = self._name_of.get(id(argument))
+            return argument if name is None else self._replace(name, argument)
+        if isinstance(argument, (list, tuple)) and any(isinstance(x, Tensor) for x in argument):
+            return type(argument)(self._exchange(item) for item in argument)
+        return argument
+
+
+def _asks_for_values(func: Callable[..., Any]) -> bool:
+    if func.__name__ == "__get__":
+        return getattr(getattr(func, "__self__", None), "__name__", "") in _VALUE_PROPERTIES
+    return func not in _QUESTIONS
+
+
+def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], Any]) -> set[str]:
+    """Names of those `parameters` whose values `forward()` reads."""
+    reached: set[str] = set()
+
+    def note(name: str, parameter: Tensor) -> Tensor:
+        reached.add(name)
+        return parameter
+
+    with torch.no_grad(), Substitution(parameters, note):
+        forward()
+    return reached
