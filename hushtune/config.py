@@ -113,8 +113,10 @@ class MethodConfig:
     """λ."""
     clip_norm: float | Auto = "auto"
     """C, the bound on a unit's vector of K loss slopes."""
+    update: Literal["normalised", "sgd"] = "normalised"
+    """normalised: steps in units of what is released; sgd: θ ← θ − η Σ g z / K as it stands."""
     learning_rate: float | Auto = "auto"
-    """η of θ ← θ − η Σ g z / K."""
+    """normalised: roughly how many nats a run may move a typical loss, 1 is large; sgd: η."""
     schedule: Literal["auto", "constant", "linear"] = "auto"
     """Of the learning rate over the planned steps; auto: linear, down to zero."""
     steps: int | Auto = "auto"
@@ -228,6 +230,8 @@ def _check_method(config: Config) -> None:
     _require(method.name == "dp-aggzo" or method.directions in ("auto", 1) or method.name == "mezo",
              "method.directions", method.directions,
              f"1 for {method.name}; several directions are method dp-aggzo")
+    _require(method.update == "normalised" or method.learning_rate != "auto",
+             "method.learning_rate", method.learning_rate, "a number where method.update is sgd")
     _require(method.micro_batch_tokens >= 8, "method.micro_batch_tokens",
              method.micro_batch_tokens, "at least 8")
     _require(config.eval_every >= 0, "eval_every", config.eval_every, "0 or more")

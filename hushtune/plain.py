@@ -34,6 +34,11 @@ class PlainPlan:
         """q·n, the constant that every sum is divided by."""
         return self.sampling_probability * self.population
 
+    @property
+    def noise_of_mean(self) -> float:
+        """None is added."""
+        return 0.0
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, for the ledger's header."""
         return dataclasses.asdict(self)

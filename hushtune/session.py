@@ -80,9 +80,7 @@ class Session:
             self.scales,
             self.directions,
             unit=self.plan.grid / self.plan.expected_units,
-            learning_rate=self.settings.learning_rate,
-            schedule=self.settings.schedule,
-            steps=self.plan.steps,
+            step_size=self.settings.step_size(self.plan.steps),
         )
 
     def task(self, data: LabelledText) -> ClassificationTask:
@@ -135,16 +133,28 @@ def begin(config: Config, *, units: int) -> Session:
         perturbation_scale=_given(config.method.perturbation_scale),
     )
     scales = dict.fromkeys(probe.parameters, 1.0)
-    clip_norm = methods.clip_norm(config.method, budget, probe.slopes.typical)
+    typical_slope = probe.slopes.typical
+    clip_norm = methods.clip_norm(config.method, config.privacy, budget, typical_slope)
     plan = _plan(config, budget, clip_norm, population)
-    settings = methods.settings(
-        config.method,
-        budget,
-        plan,
-        clip_norm=clip_norm,
+    settings = Settings(
+        distribution=budget.distribution,
+        estimator=methods.estimator(
+            config.method,
+            budget,
+            (parameter.dtype for parameter in loaded.model.parameters()),
+            head_only=head_only,
+        ),
         perturbation_scale=probe.perturbation_scale,
-        parameters=probe.parameters,
-        head_only=head_only,
+        update=config.method.update,
+        learning_rate=methods.learning_rate(
+            config.method,
+            budget,
+            head_only=head_only,
+            typical_slope=typical_slope,
+            noise=plan.noise_of_mean,
+        ),
+        schedule="linear" if config.method.schedule == "auto" else config.method.schedule,
+        typical_slope=typical_slope,
     )
     header = {
         "format": 1,

@@ -1,24 +1,33 @@
 """From a method's name and `auto` values to numbers.
 
-`budget` fixes what does not need the model: directions, steps, batch. After the probe `complete`
-adds what does: λ, clip and learning rate. Nothing here depends on private data but for the number
-of units, which is public.
+`budget` fixes what does not need the model: directions, steps, batch. After the probe come clip,
+noise and learning rate. Nothing here depends on private data but for the number of units, which
+is public. The constants were chosen on the validation data of SST-2 and on a part of TREC's
+training data; docs/results.md says how.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
-from torch import nn
 
 from hushtune.config import MethodConfig, PrivacyConfig
 from hushtune.zo.estimators import Estimator
+from hushtune.zo.update import NormalisedStepSize, PlainStepSize, StepSize
 
-#: The clip, in units of the typical norm of a vector of slopes.
-_CLIP_FACTOR = 1.0
+#: Clip, in units of the typical norm of a unit's vector of slopes on public text.
+_CLIP_FACTOR = 0.75
+
+#: Learning rate of the normalised update where noise is small, for a head and for anything else.
+_HEAD_LEARNING_RATE = 1.0
+_LEARNING_RATE = 0.3
+
+#: Noise, in units of m·√(K·T), above which smaller steps do better.
+_LARGE_NOISE = 7.5e-4
 
 
 @dataclass(frozen=True)
@@ -39,17 +48,32 @@ class Settings:
         distribution: of the directions' entries.
         estimator: two-sided or one-sided differences.
         perturbation_scale: λ.
-        clip_norm: C.
-        learning_rate: η of the first step.
+        update: "normalised" or "sgd"; see `hushtune.zo.update`.
+        learning_rate: a (normalised) or η (sgd) of the first step.
         schedule: "constant" or "linear".
+        typical_slope: m, root mean square slope of an example on public text.
     """
 
     distribution: str
     estimator: Estimator
     perturbation_scale: float
-    clip_norm: float
+    update: Literal["normalised", "sgd"]
     learning_rate: float
-    schedule: str
+    schedule: Literal["constant", "linear"]
+    typical_slope: float
+
+    def step_size(self, steps: int) -> StepSize:
+        """η_t over a run of so many steps."""
+        if self.update == "sgd":
+            return PlainStepSize(
+                learning_rate=self.learning_rate, schedule=self.schedule, steps=steps
+            )
+        return NormalisedStepSize(
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            steps=steps,
+            typical_slope=self.typical_slope,
+        )
 
 
 def budget(
@@ -59,19 +83,19 @@ def budget(
     pure = privacy.mechanism == "laplace"
     directions = method.directions
     if directions == "auto":
-        directions = 1
-        if method.name in ("dp-aggzo", "mezo"):
-            directions = 64 if head_only else 16
-        if pure:
-            directions = 1
+        several = method.name in ("dp-aggzo", "mezo")
+        directions = (64 if head_only and not pure else 16) if several else 1
     steps = method.steps
     if steps == "auto":
-        steps = 100 if pure else 500
+        # K·T is what averages the directions' own noise: few directions want more steps. Pure ε
+        # composes linearly and wants few steps with large batches.
+        few = directions < 16
+        steps = (200 if few else 50) if pure else (2000 if few else 500)
     batch = method.batch
     if batch == "auto":
         share = 0.5 if pure else 0.1
-        batch = float(population) * share if head_only else min(256.0, float(population) * share)
-        batch = max(1.0, round(batch))
+        batch = share * population if head_only or pure else min(256.0, share * population)
+        batch = max(1.0, float(round(batch)))
     distribution = method.distribution
     if distribution == "auto":
         # DPZero (Zhang et al., 2023) draws from the sphere of radius √d.
@@ -79,40 +103,39 @@ def budget(
     return Budget(distribution, directions, steps, batch)
 
 
-def clip_norm(method: MethodConfig, budget: Budget, typical_slope: float) -> float:
+def clip_norm(
+    method: MethodConfig, privacy: PrivacyConfig, budget: Budget, typical_slope: float
+) -> float:
     """C: a multiple of the typical norm of a unit's vector of K slopes, on public text."""
     if method.clip_norm != "auto":
         return method.clip_norm
+    if privacy.mechanism == "laplace":
+        # The L1 norm of K nearly normal slopes; √(2/π) is the mean absolute value of one.
+        return _CLIP_FACTOR * typical_slope * math.sqrt(2 / math.pi) * budget.directions
     return _CLIP_FACTOR * typical_slope * math.sqrt(budget.directions)
 
 
-def settings(
-    method: MethodConfig,
-    budget: Budget,
-    plan: Any,
-    *,
-    clip_norm: float,
-    perturbation_scale: float,
-    parameters: dict[str, nn.Parameter],
-    head_only: bool,
-) -> Settings:
-    """The settings that follow once clip and noise are known."""
-    return Settings(
-        distribution=budget.distribution,
-        estimator=_estimator(method, budget, parameters, head_only=head_only),
-        perturbation_scale=perturbation_scale,
-        clip_norm=clip_norm,
-        learning_rate=1.0 if method.learning_rate == "auto" else method.learning_rate,
-        schedule="linear" if method.schedule == "auto" else method.schedule,
-    )
+def learning_rate(
+    method: MethodConfig, budget: Budget, *, head_only: bool, typical_slope: float, noise: float
+) -> float:
+    """The learning rate: as given, or a that shrinks where noise is large.
+
+    Args:
+        noise: standard deviation of a released mean slope.
+    """
+    if method.learning_rate != "auto":
+        return method.learning_rate
+    relative = noise / (typical_slope * math.sqrt(budget.directions * budget.steps))
+    most = _HEAD_LEARNING_RATE if head_only else _LEARNING_RATE
+    return most * min(1.0, math.sqrt(_LARGE_NOISE / relative) if relative else 1.0)
 
 
-def _estimator(
-    method: MethodConfig, budget: Budget, parameters: dict[str, nn.Parameter], *, head_only: bool
+def estimator(
+    method: MethodConfig, budget: Budget, dtypes: Iterable[torch.dtype], *, head_only: bool
 ) -> Estimator:
     """One-sided differences where they are accurate and save forward passes."""
     if method.estimator != "auto":
         return method.estimator
-    exact = all(parameter.dtype == torch.float32 for parameter in parameters.values())
+    exact = all(dtype == torch.float32 for dtype in dtypes)
     saves = budget.directions > 1 and not head_only
     return "one-sided" if exact and saves else "two-sided"

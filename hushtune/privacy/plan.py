@@ -161,6 +161,12 @@ class PrivacyPlan:
         """q·n, the constant that every sum is divided by."""
         return self.sampling_probability * self.population
 
+    @property
+    def noise_of_mean(self) -> float:
+        """Standard deviation of the noise on a released mean slope, in units of the loss slope."""
+        deviations = 1.0 if self.mechanism == "gaussian" else math.sqrt(2.0)
+        return deviations * self.noise_scale * self.grid / self.expected_units
+
     def epsilon(self, steps: int | None = None) -> float:
         """ε after `steps` releases (default: all that are planned)."""
         return accounting.epsilon(

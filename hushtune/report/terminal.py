@@ -65,7 +65,8 @@ def describe_session(session: Session) -> dict[str, Any]:
         "method": f"{session.config.method.name}, {plan.directions} {settings.distribution} "
         f"directions, {settings.estimator}, λ = {settings.perturbation_scale:g}",
         "steps": f"{plan.steps}, each about {plan.expected_units:.0f} of {plan.population} units "
-        f"(q = {plan.sampling_probability:.4g}), learning rate {settings.learning_rate:.3g}",
+        f"(q = {plan.sampling_probability:.4g}), learning rate {settings.learning_rate:.3g} "
+        f"({settings.update})",
     }
     if isinstance(plan, PlainPlan):
         return rows | {"privacy": "[bold red]none[/bold red]"}

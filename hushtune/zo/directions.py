@@ -131,8 +131,10 @@ class Directions:
                 f"tensor, {tuple(tensor.shape)} and {tensor.dtype}."
             )
         source = tensor.detach().to("cpu").contiguous().reshape(-1)
-        direct = out is not None and out.device.type == "cpu" and out.is_contiguous()
-        target = out.detach().reshape(-1) if direct else torch.empty_like(source)
+        if out is not None and out.device.type == "cpu" and out.is_contiguous():
+            target, direct = out.detach().reshape(-1), True
+        else:
+            target, direct = torch.empty_like(source), False
         implementation = kernels.implementation(tensor.device.type)
         if source.dtype == torch.float16:
             for first, piece in _pieces(source):

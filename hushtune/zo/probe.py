@@ -22,8 +22,6 @@ from hushtune.zo.losses import Inputs
 #: A charge index that no run reaches: the probe's directions are never a step's directions.
 PROBE_CHARGE = 2**62
 
-#: Directions over which the typical slope is measured.
-_SLOPE_DIRECTIONS = 8
 
 
 class Losses(Protocol):
@@ -86,8 +84,10 @@ def is_isolated(
     )
 
 
-def measure_slopes(losses: Losses, batches: Sequence[Inputs], scale: float) -> Slopes:
-    """Slopes of dummy examples along random directions.
+def measure_slopes(
+    losses: Losses, batches: Sequence[Inputs], scale: float, directions: int
+) -> Slopes:
+    """Slopes of dummy examples along so many random directions.
 
     Raises:
         ProbeError: if a loss is not finite or does not depend on the moving parameters.
@@ -95,7 +95,7 @@ def measure_slopes(losses: Losses, batches: Sequence[Inputs], scale: float) -> S
     estimator: Estimator = "two-sided"
 
     def slopes_at(scale: float) -> np.ndarray:
-        wanted = moves(estimator, _SLOPE_DIRECTIONS, scale)
+        wanted = moves(estimator, directions, scale)
         values = [losses.of_inputs(batch, wanted, charge=PROBE_CHARGE) for batch in batches]
         return slopes(estimator, np.concatenate(values), scale)
 

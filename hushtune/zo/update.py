@@ -2,13 +2,16 @@
 
     θ ← θ − η_t · Σ_k g_k z_k / K,     g = released · grid / expected units
 
-The arithmetic is the same for training, resuming and replay, on every machine: float32
-coefficients, added in the order of k. In 16-bit formats the result is rounded stochastically with
-public random bits, so that updates smaller than half a unit in the last place are not lost.
+The arithmetic is the same for training, resuming and replay, on every machine: scalars in IEEE
+float64 by addition, multiplication, division and square root only, then float32 coefficients,
+added in the order of k. In 16-bit formats the result is rounded stochastically with public random
+bits, so that updates smaller than half a unit in the last place are not lost.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -16,18 +19,74 @@ from torch import Tensor
 
 from hushtune.zo.directions import Directions
 
+#: Memory of the running mean square of released values, in steps 1 / (1 − β) = 20.
+_BETA = 0.95
+
+
+class StepSize(ABC):
+    """η_t of each release, from public values only. Has state: apply releases in order."""
+
+    @abstractmethod
+    def of(self, charge: int, slopes: Sequence[float]) -> float:
+        """η for the released mean slopes g of charge `charge`."""
+
+
+class PlainStepSize(StepSize):
+    """η as given, falling linearly to zero over `steps` or constant."""
+
+    def __init__(self, *, learning_rate: float, schedule: str, steps: int) -> None:
+        self._learning_rate = learning_rate
+        self._schedule = schedule
+        self._steps = steps
+
+    def of(self, charge: int, slopes: Sequence[float]) -> float:
+        del slopes
+        return self._learning_rate * self.decay(charge)
+
+    def decay(self, charge: int) -> float:
+        """The schedule's factor: 1 at first."""
+        return 1.0 if self._schedule == "constant" else 1.0 - charge / self._steps
+
+
+class NormalisedStepSize(PlainStepSize):
+    """η in units of what is released, so that defaults carry over between K, q and noise.
+
+        η_t = a · w_t · √K / (m · √T · r_t)
+
+    with m the typical slope of an example on public text, w_t the schedule and r_t the root mean
+    square of released slopes, averaged over about 20 steps. Every coordinate then moves by
+    a·w_t / (m·√T) a step, and a pure random walk over the whole run shifts the loss of a typical
+    example by about a nats, whatever the noise, K and the number of parameters. r_t is computed
+    from released values, so it costs no privacy.
+    """
+
+    def __init__(
+        self, *, learning_rate: float, schedule: str, steps: int, typical_slope: float
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, schedule=schedule, steps=steps)
+        self._per_step = learning_rate / (typical_slope * math.sqrt(steps))
+        self._mean_square = 0.0
+        self._weight = 0.0
+
+    def of(self, charge: int, slopes: Sequence[float]) -> float:
+        square = sum(slope * slope for slope in slopes) / len(slopes)
+        self._mean_square = _BETA * self._mean_square + (1 - _BETA) * square
+        self._weight = _BETA * self._weight + (1 - _BETA)
+        size = math.sqrt(self._mean_square / self._weight)
+        if size == 0:
+            return 0.0
+        return self._per_step * self.decay(charge) * math.sqrt(len(slopes)) / size
+
 
 class Update:
-    """Plain gradient descent along the released directions.
+    """Moves the parameters along the released directions.
 
     Args:
         parameters: the moving parameters by name.
         scales: a public factor per parameter; its direction is `scales[name] * z`.
         directions: the public directions.
         unit: what one released integer stands for: grid / expected units.
-        learning_rate: η of the first step.
-        schedule: "constant", or "linear" down to zero over `steps` charges.
-        steps: planned number of charges.
+        step_size: η_t.
     """
 
     def __init__(
@@ -37,30 +96,23 @@ class Update:
         directions: Directions,
         *,
         unit: float,
-        learning_rate: float,
-        schedule: str,
-        steps: int,
+        step_size: StepSize,
     ) -> None:
         self._parameters = parameters
         self._scales = scales
         self._directions = directions
         self._unit = unit
-        self._learning_rate = learning_rate
-        self._schedule = schedule
-        self._steps = steps
+        self._step_size = step_size
 
     def apply(self, charge: int, released: Sequence[int]) -> None:
         """Move the parameters by what charge `charge` released."""
-        rate = self._learning_rate * self._decay(charge)
-        factor = -rate * self._unit / len(released)
+        slopes = [self._unit * value for value in released]
+        factor = -self._step_size.of(charge, slopes) / len(released)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                coefficients = [factor * self._scales[name] * value for value in released]
+                coefficients = [factor * self._scales[name] * slope for slope in slopes]
                 change = self._directions.combination(name, coefficients, charge=charge)
                 moved = parameter.detach().float() + change.to(parameter.device)
                 parameter.copy_(
                     self._directions.stochastic_round(name, moved, parameter.dtype, charge=charge)
                 )
-
-    def _decay(self, charge: int) -> float:
-        return 1.0 if self._schedule == "constant" else 1.0 - charge / self._steps

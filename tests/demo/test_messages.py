@@ -92,10 +92,10 @@ def test_every_slot_is_filled_and_every_choice_made(sample):
 
 
 @pytest.mark.parametrize("kind", ["_DIRECT", "_INDIRECT", "_ASIDES", "_AMBIGUOUS"])
-def test_every_intent_has_phrases_of_its_own(kind):
+def test_every_intent_has_distinct_phrases_of_each_kind(kind):
     banks = getattr(messages, kind)
     assert banks.keys() == LABELS.keys()
-    assert all(len(set(bank)) == len(bank) >= 4 for bank in banks.values())
+    assert all(len(set(bank)) == len(bank) >= 2 for bank in banks.values())
 
 
 def test_no_procedure_stands_for_two_intents():

@@ -29,6 +29,8 @@ ACCOUNTANT_VERSION = version("dp-accounting")
 
 # The smallest integer scale that noise is drawn at; what it costs is included by `calibrate`.
 _SMALLEST_SCALE = 2**32
+# How far rounding in the Fourier transforms moves ε: this, times steps, over δ, as a fraction.
+_TRANSFORM_NOISE = 2.0**-59
 
 
 def epsilon(
@@ -159,10 +161,7 @@ def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float
         return size * epsilon, delta
     if size * epsilon > 700:
         return size * epsilon, 1.0
-    # The sum of e^{jε} over j below m, without dividing by an ε of nearly 0.
-    factor = math.expm1(size * epsilon) / math.expm1(epsilon) if epsilon > 1e-9 else None
-    if factor is None:
-        factor = size * math.exp(size * epsilon)
+    factor = math.expm1(size * epsilon) / math.expm1(epsilon) if epsilon > 0 else size
     return size * epsilon, min(1.0, delta * factor)
 
 
@@ -171,8 +170,8 @@ def _epsilon(terms: Terms, noise_multiplier: float, scale: int | None) -> float:
     mechanism = MECHANISMS[terms.mechanism]
     curve = mechanism.curve(terms, noise_multiplier)
     if scale is None:
-        return curve.epsilon(terms.delta)
-    return mechanism.integer_epsilon(terms, curve.epsilon, scale)
+        return float(curve.epsilon(terms.delta))
+    return float(mechanism.integer_epsilon(terms, curve.epsilon, scale))
 
 
 @lru_cache(maxsize=256)
@@ -189,7 +188,9 @@ def _calibrate(terms: Terms, target: float) -> float:
 
     guess = mechanism.guess(terms, target)
     if not mechanism.is_closed_form(terms):
-        search = Search(target, guess)
+        # Where δ is so small that the rounding of the transforms is felt, ε is uneven by that much.
+        unevenness = min(_TRANSFORM_NOISE * terms.steps / terms.delta, 0.003)
+        search = Search(target * (1 - unevenness), guess)
         search.run(rough_cost)
         return search.run(cost)
     noise = max(guess, SMALLEST_NOISE)

@@ -13,9 +13,9 @@ _LOWEST, _HIGHEST = math.log(SMALLEST_NOISE), math.log(LARGEST_NOISE)
 # The search accepts an ε that falls short of the target by a fraction between these. The gap keeps
 # a noise multiplier that is later rounded up a little from landing above the target: ε found on
 # grids is not smooth to the last digit.
-_LEAST_SHORTFALL = 4e-4
-_MOST_SHORTFALL = 1.2e-3
-_AIM = -math.log1p(-7e-4)
+_LEAST_SHORTFALL = 5e-4
+_MOST_SHORTFALL = 1.3e-3
+_AIM = -math.log1p(-8e-4)
 # Where noise is bracketed this closely, as a ratio, the upper end will do.
 _CLOSE = 8e-4
 # log ε falls about this fast with log noise, when nothing better is known.

@@ -1,10 +1,11 @@
 """ε of Gaussian noise: a closed form for full batches, privacy loss distributions for samples."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from scipy import optimize, special
+from scipy import special
 
 from hushtune.privacy.accounting.composition import PrivacyLossCurve
 from hushtune.privacy.accounting.pairs import GaussianAddOrRemove, GaussianReplace
@@ -53,21 +54,31 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     # δ(ε) ≤ P(loss > ε) ≤ exp(−(ε/μ − μ/2)²/2) for ε above the mean loss μ²/2.
     highest = mu * mu / 2 + mu * math.sqrt(-2 * math.log(allowed))
-    epsilon = optimize.brentq(_excess, 0.0, highest, args=(mu, allowed), xtol=1e-300, rtol=1e-14)
-    return epsilon * (1 + 1e-13)
+    return _bisect(lambda epsilon: _excess(epsilon, mu, allowed) <= 0, 0.0, highest) * (1 + 1e-13)
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:
     """The largest μ, to rounding, for which μ-Gaussian differential privacy gives (ε, δ)."""
-    highest = 1.0
-    while _excess(epsilon, highest, delta) < 0:
-        highest *= 2
-    lowest = highest / 2
-    while _excess(epsilon, lowest, delta) >= 0:
-        lowest /= 2
-    return optimize.brentq(
-        lambda mu: _excess(epsilon, mu, delta), lowest, highest, xtol=1e-300, rtol=1e-13
-    )
+    private = 1.0
+    while _excess(epsilon, private, delta) > 0:
+        private /= 2
+    exposed = 2 * private
+    while _excess(epsilon, exposed, delta) <= 0:
+        private, exposed = exposed, 2 * exposed
+    return _bisect(lambda mu: _excess(epsilon, mu, delta) <= 0, exposed, private)
+
+
+def _bisect(holds: Callable[[float], bool], fails_at: float, holds_at: float) -> float:
+    """Where `holds` turns true between the two points, to rounding, on the side where it does."""
+    while abs(holds_at - fails_at) > 1e-15 * holds_at:
+        middle = (fails_at + holds_at) / 2
+        if middle in (fails_at, holds_at):
+            break
+        if holds(middle):
+            holds_at = middle
+        else:
+            fails_at = middle
+    return holds_at
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,14 @@ Functions are described in `hushtune.zo.kernels`. Without fastmath, LLVM neither
 floating-point operations, so the bits are those of the reference.
 """
 
+# Numba's decorators change what a function accepts, which its types do not say.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import functools
+import os
 import threading
 
 import numba
@@ -26,6 +31,10 @@ _PARALLEL_FROM = 1 << 17
 
 # Numba's simplest threading layer, the only one on some systems, may not be entered twice at once.
 _one_at_a_time = threading.Lock()
+
+# OpenMP's threads do not exist in a forked child, which would wait for them forever.
+_alone = threading.Event()
+os.register_at_fork(after_in_child=_alone.set)
 
 # Blocks of 16-bit fields that are generated together: enough for vectors, and they stay in cache.
 _TOGETHER = 64
@@ -271,7 +280,7 @@ def _run(serial, shared, first, count, per_block, work, *arguments):
     """Runs a kernel over the blocks of entries first to first + count, alone or on all threads."""
     low, high = first // per_block, -(-(first + count) // per_block)
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or work < _PARALLEL_FROM:
+    if threads == 1 or work < _PARALLEL_FROM or _alone.is_set():
         return serial(low, high, *arguments)
     with _one_at_a_time:
         numba.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""The demonstration: made-up support messages, fine-tuned privately in two minutes."""
