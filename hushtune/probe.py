@@ -28,7 +28,8 @@ LABEL_VECTORS = "label_vectors"
 #: Slopes at λ and 2λ should agree at least this well, or a larger λ is tried.
 _WANTED_AGREEMENT = 0.9
 
-_DUMMIES = 32
+#: Rows of dummy text, about; each text stands there with several labels in turn.
+_DUMMY_ROWS = 48
 
 
 @dataclass
@@ -74,8 +75,9 @@ def run_probe(
     Raises:
         ProbeError: if the loss is not finite or does not depend on the moving parameters.
     """
-    task = ClassificationTask(loaded.readout, _dummy_data(loaded), shapes)
-    some = dict(next(iter(task.micro_batches(np.arange(_DUMMIES)))).inputs)
+    dummies = _dummy_data(loaded)
+    task = ClassificationTask(loaded.readout, dummies, shapes)
+    some = dict(next(iter(task.micro_batches(np.arange(dummies.units)))).inputs)
     reached = parameters_reached(parameters, lambda: task.losses(some))
     if not reached:
         raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
@@ -90,7 +92,7 @@ def run_probe(
         shape if _isolated(losses, loaded, shape, candidates[0]) else Shape(1, shape.length)
         for shape in shapes
     ]
-    task = ClassificationTask(loaded.readout, _dummy_data(loaded), shapes)
+    task = ClassificationTask(loaded.readout, dummies, shapes)
     losses = make_losses(task, moving, scales, directions, prefix)
     scale, slopes = _choose_scale(losses, task, candidates)
     return Probe(moving, left_out, shapes, prefix, losses, task, scale, slopes)
@@ -119,8 +121,11 @@ def make_losses(
 
 
 def _dummy_data(loaded: LoadedModel) -> LabelledText:
-    labels = np.arange(_DUMMIES) % loaded.readout.labels
-    return LabelledText(dummy_texts(_DUMMIES), labels, np.arange(_DUMMIES))
+    """Public texts, each with every label in turn (with eight of them where there are many)."""
+    labels = np.unique(np.linspace(0, loaded.readout.labels - 1, 8).round().astype(np.int64))
+    count = max(8, _DUMMY_ROWS // len(labels))
+    texts = [text for text in dummy_texts(count) for _ in labels]
+    return LabelledText(texts, np.tile(labels, count), np.arange(len(texts)))
 
 
 def _candidates(loaded: LoadedModel, parameters: dict[str, nn.Parameter]) -> list[float]:
@@ -135,7 +140,7 @@ def _candidates(loaded: LoadedModel, parameters: dict[str, nn.Parameter]) -> lis
 def _choose_scale(
     losses: HeadLosses | MovedLosses, task: ClassificationTask, candidates: Sequence[float]
 ) -> tuple[float, Slopes]:
-    batches = [dict(batch.inputs) for batch in task.micro_batches(np.arange(_DUMMIES))]
+    batches = list(task.micro_batches(np.arange(task.rows)))
     # A median over few directions is biased low; a head's directions are free.
     directions = 64 if isinstance(losses, HeadLosses) else 8
     seen: list[tuple[float, Slopes]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger import LedgerError
 from hushtune.probe import LABEL_VECTORS, Probe, make_directions, make_losses, run_probe
 from hushtune.tasks.batches import Shape, bucket_shapes
-from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
 from hushtune.zo.directions import Directions
 from hushtune.zo.head_losses import HeadLosses
@@ -55,6 +55,7 @@ class Session:
         plan: sampling, clip, noise and steps.
         header: the ledger's first line.
         probe: what was found on public text; None in a resumed session.
+        features: where only a head moves, the frozen encoder's features of texts seen so far.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class Session:
     plan: Plan
     header: dict[str, Any]
     probe: Probe | None = None
+    features: FeatureStore = field(default_factory=dict)
 
     @property
     def directions(self) -> Directions:
@@ -85,7 +87,9 @@ class Session:
 
     def task(self, data: LabelledText) -> ClassificationTask:
         """The model's task on `data`."""
-        return ClassificationTask(self.loaded.readout, data, self.shapes)
+        head_only = set(self.parameters) == {LABEL_VECTORS}
+        features = self.features if head_only else None
+        return ClassificationTask(self.loaded.readout, data, self.shapes, features)
 
     def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""

@@ -15,6 +15,9 @@ from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import Example, ReadOut, example_length
 from hushtune.zo.losses import Inputs, MicroBatch
 
+#: Features of a frozen encoder by example.
+FeatureStore = dict[Example, Tensor]
+
 
 class ClassificationTask:
     """A read-out with labelled text: what the optimiser needs to know of a classification task.
@@ -23,20 +26,34 @@ class ClassificationTask:
         readout: how scores come about.
         data: the labelled rows.
         shapes: the run's micro-batch shapes.
+        features: where only a head moves, the frozen encoder's features of texts seen before, in
+            this task or another one of the same encoder; new ones are added.
     """
 
-    def __init__(self, readout: ReadOut, data: LabelledText, shapes: list[Shape]) -> None:
+    def __init__(
+        self,
+        readout: ReadOut,
+        data: LabelledText,
+        shapes: list[Shape],
+        features: FeatureStore | None = None,
+    ) -> None:
         self.readout = readout
+        self._features = features
         self._labels = data.labels
-        examples = [readout.encode(text) for text in data.texts]
+        self._examples = [readout.encode(text) for text in data.texts]
         self._batcher: Batcher[Example] = Batcher(
-            examples, example_length, shapes, dummy=readout.encode("dummy")
+            self._examples, example_length, shapes, dummy=readout.encode("dummy")
         )
 
     @property
     def model(self) -> nn.Module:
         """The module whose parameters move."""
         return self.readout.model
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the data."""
+        return len(self._examples)
 
     def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
         """The given rows in micro-batches; inputs hold the `labels` to be scored."""
@@ -56,6 +73,20 @@ class ClassificationTask:
         classifier: Any = self.model
         return classifier.features(inputs["input_ids"], inputs["attention_mask"])
 
+    def features_of(self, rows: np.ndarray) -> Tensor:
+        """(rows, width) features of rows of the data; every text is encoded once."""
+        store = {} if self._features is None else self._features
+        missing = np.array([row for row in rows if self._examples[row] not in store], dtype=int)
+        for places, inputs in self.micro_batches(missing):
+            features = self.features(inputs)
+            for place, row in enumerate(missing[places]):
+                store[self._examples[row]] = features[place].clone()
+        return torch.stack([store[self._examples[row]] for row in rows])
+
+    def labels_of(self, rows: np.ndarray) -> Tensor:
+        """(rows,) positions of the labels of rows of the data."""
+        return torch.from_numpy(self._labels[rows]).to(next(self.model.parameters()).device)
+
     def head_losses(self, features: Tensor, labels: Tensor, head: Tensor) -> Tensor:
         """(moves, rows) float64 losses of (rows, width) features under (moves, labels, width)."""
         return cross_entropy(label_scores(features, head), labels)
@@ -66,9 +97,14 @@ class ClassificationTask:
 
     def predictions(self) -> np.ndarray:
         """(rows,) int64 positions of the highest score of every row."""
-        best = np.empty(len(self._labels), dtype=np.int64)
+        rows = np.arange(len(self._labels))
+        best = np.empty(len(rows), dtype=np.int64)
         with torch.inference_mode():
-            for places, inputs in self.micro_batches(np.arange(len(best))):
+            if self._features is not None and len(rows):
+                classifier: Any = self.model
+                scores = label_scores(self.features_of(rows), classifier.label_vectors)
+                return scores.argmax(dim=-1).cpu().numpy()
+            for places, inputs in self.micro_batches(rows):
                 scores, _ = self._scores(inputs)
                 best[places] = scores.argmax(dim=-1).cpu().numpy()[: len(places)]
         return best

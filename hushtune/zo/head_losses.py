@@ -7,7 +7,7 @@ directions of a block of rows is one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
-from hushtune.zo.losses import Inputs, MicroBatch
+from hushtune.zo.losses import Inputs
 
 #: Rows of a block; fixed, so that a row's numbers do not depend on how many rows there are.
 BLOCK_ROWS = 64
@@ -28,12 +28,16 @@ _BLOCK_MOVES = 128
 class HeadTask(Protocol):
     """A task whose model is a frozen encoder with a movable matrix on top."""
 
-    def micro_batches(self, rows: np.ndarray) -> Iterable[MicroBatch]:
-        """The given rows in micro-batches; inputs hold their `labels`."""
+    def features(self, inputs: Inputs) -> Tensor:
+        """(rows, width) features of a micro-batch, whose inputs hold `labels` as well."""
         ...
 
-    def features(self, inputs: Inputs) -> Tensor:
-        """(rows, width) features of the frozen encoder."""
+    def features_of(self, rows: np.ndarray) -> Tensor:
+        """(rows, width) features of rows of the data; every text is encoded once."""
+        ...
+
+    def labels_of(self, rows: np.ndarray) -> Tensor:
+        """(rows,) labels of rows of the data."""
         ...
 
     def head_losses(self, features: Tensor, labels: Tensor, head: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ class HeadTask(Protocol):
 
 
 class HeadLosses:
-    """Evaluates per-example losses at moved heads, keeping every text's features.
+    """Evaluates per-example losses at moved heads.
 
     Args:
         task: model, data and loss.
@@ -60,29 +64,19 @@ class HeadLosses:
         self._head = head
         self._scale = scale
         self._directions = directions
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) float64 losses."""
         if len(rows) == 0:
             return np.empty((0, len(moves)))
         with torch.inference_mode():
-            self._keep(np.array([row for row in rows.tolist() if row not in self._kept], dtype=int))
-            kept = [self._kept[row] for row in rows.tolist()]
-            features = torch.stack([features for features, _ in kept])
-            labels = torch.stack([label for _, label in kept])
+            features, labels = self._task.features_of(rows), self._task.labels_of(rows)
             return self._losses(features, labels, moves, charge)
 
     def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows of the micro-batch, moves) float64 losses, dummy rows included."""
         with torch.inference_mode():
             return self._losses(self._task.features(inputs), inputs["labels"], moves, charge)
-
-    def _keep(self, rows: np.ndarray) -> None:
-        for places, inputs in self._task.micro_batches(rows):
-            features, labels = self._task.features(inputs), inputs["labels"]
-            for place, row in enumerate(rows[places].tolist()):
-                self._kept[row] = (features[place].clone(), labels[place].clone())
 
     def _losses(
         self, features: Tensor, labels: Tensor, moves: Sequence[Move], charge: int

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hushtune.zo.estimators import Estimator, Move, moves, slopes
-from hushtune.zo.losses import Inputs
+from hushtune.zo.losses import Inputs, MicroBatch
 
 #: A charge index that no run reaches: the probe's directions are never a step's directions.
 PROBE_CHARGE = 2**62
@@ -75,17 +75,14 @@ def is_isolated(
     examples = list(range(1, rows + 1))
     together = evaluate(examples)
     reversed_order = evaluate(examples[::-1])[::-1]
-    rotated = np.roll(evaluate(examples[1:] + examples[:1]), 1, axis=0)
-    alone = evaluate([examples[0]] + [0] * (rows - 1))[0]
-    return (
-        np.array_equal(together, reversed_order)
-        and np.array_equal(together, rotated)
-        and np.array_equal(together[0], alone)
+    alone = evaluate([0] * (rows // 2) + [examples[0]] + [0] * (rows - rows // 2 - 1))
+    return np.array_equal(together, reversed_order) and np.array_equal(
+        together[0], alone[rows // 2]
     )
 
 
 def measure_slopes(
-    losses: Losses, batches: Sequence[Inputs], scale: float, directions: int
+    losses: Losses, batches: Sequence[MicroBatch], scale: float, directions: int
 ) -> Slopes:
     """Slopes of dummy examples along so many random directions.
 
@@ -94,12 +91,16 @@ def measure_slopes(
     """
     estimator: Estimator = "two-sided"
 
-    def slopes_at(scale: float) -> np.ndarray:
-        wanted = moves(estimator, directions, scale)
-        values = [losses.of_inputs(batch, wanted, charge=PROBE_CHARGE) for batch in batches]
-        return slopes(estimator, np.concatenate(values), scale)
-
-    near, far = slopes_at(scale), slopes_at(2 * scale)
+    near_moves = moves(estimator, directions, scale)
+    far_moves = moves(estimator, directions, 2 * scale)
+    values = np.concatenate(
+        [
+            losses.of_inputs(inputs, near_moves + far_moves, charge=PROBE_CHARGE)[: len(places)]
+            for places, inputs in batches
+        ]
+    )
+    near = slopes(estimator, values[:, : len(near_moves)], scale)
+    far = slopes(estimator, values[:, len(near_moves) :], 2 * scale)
     if not np.isfinite(near).all():
         raise ProbeError("model.name: its loss on plain public text is not finite.")
     typical = float(np.median(np.sqrt((near**2).mean(axis=1))))
