@@ -20,8 +20,13 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
         "ledger_head": record.head,
     }
     if not header["private"]:
-        return {"private": False, "epsilon": None, "delta": None, **steps,
-                "exclusions": ["This run has no privacy: nothing was clipped and no noise added."]}
+        return {
+            "private": False,
+            "epsilon": None,
+            "delta": None,
+            **steps,
+            "exclusions": ["This run has no privacy: nothing was clipped and no noise added."],
+        }
     plan = PrivacyPlan.from_json(header["plan"])
     epsilon = plan.epsilon()
     return {
@@ -39,8 +44,13 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
         "steps": plan.steps,
         "directions": plan.directions,
         "group_privacy": [
-            dict(zip(("units", "epsilon", "delta"), (size, *group_privacy(epsilon, plan.delta, size)),
-                     strict=True))
+            dict(
+                zip(
+                    ("units", "epsilon", "delta"),
+                    (size, *group_privacy(epsilon, plan.delta, size)),
+                    strict=True,
+                )
+            )
             for size in (2, 5, 10)
         ],
         "accountant": accounting.ACCOUNTANT,

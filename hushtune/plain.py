@@ -54,7 +54,9 @@ class PlainSum:
 
     injected = False
 
-    def release(self, scalars: np.ndarray, unit_of_row: np.ndarray, combine: str) -> tuple[int, ...]:
+    def release(
+        self, scalars: np.ndarray, unit_of_row: np.ndarray, combine: str
+    ) -> tuple[int, ...]:
         """The sum over units of their combined slopes, rounded to integers of the grid."""
         finite = np.clip(np.nan_to_num(scalars, posinf=0.0, neginf=0.0), -_LARGEST, _LARGEST)
         _, first_of, counts = np.unique(unit_of_row, return_inverse=True, return_counts=True)

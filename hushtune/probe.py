@@ -75,9 +75,17 @@ def run_probe(
     Raises:
         ProbeError: if the loss is not finite or does not depend on the moving parameters.
     """
+    shortest = example_length(loaded.readout.dummy)
+    shapes = [shape for shape in shapes if shape.length >= shortest]  # no text fits the others
     dummies = _dummy_data(loaded)
     task = ClassificationTask(loaded.readout, dummies, shapes)
     some = dict(next(iter(task.micro_batches(np.arange(dummies.units)))).inputs)
+    with torch.inference_mode():
+        if not torch.isfinite(task.losses(some)).all():
+            raise ProbeError(
+                "model.name: its loss on plain public text is not finite; expected finite weights, "
+                "and a model.dtype with enough range for them."
+            )
     reached = parameters_reached(parameters, lambda: task.losses(some))
     if not reached:
         raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
@@ -157,10 +165,8 @@ def _isolated(
     readout = loaded.readout
     texts = dummy_texts(shape.rows)
     encoded = [readout.encode(text) for text in texts]
-    dummy = readout.encode("dummy")
-    encoded = [
-        example if example_length(example) <= shape.length else dummy for example in encoded
-    ]
+    dummy = readout.dummy
+    encoded = [example if example_length(example) <= shape.length else dummy for example in encoded]
 
     def collate(numbers: Sequence[int]) -> Inputs:
         examples = [encoded[number - 1] if number else dummy for number in numbers]
@@ -170,4 +176,3 @@ def _isolated(
         return {**inputs, "labels": labels.to(device)}
 
     return is_isolated(losses, collate, shape.rows, scale)
-

@@ -24,6 +24,7 @@ from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger, LedgerError
 from hushtune.privacy.sampling import PoissonSampler, representable_probability
 from hushtune.session import Session
+from hushtune.tasks.classification import FeatureStore
 from hushtune.tasks.data import LabelledText, read_labelled_text
 from hushtune.trainer import train as train_steps
 
@@ -46,8 +47,14 @@ class Progress(Protocol):
         ...
 
 
-def train(config: Config, progress: Progress) -> dict[str, Any]:
+def train(
+    config: Config, progress: Progress, *, features: FeatureStore | None = None
+) -> dict[str, Any]:
     """Train, or go on training, in the folder `config.output`; returns the summary.
+
+    Args:
+        features: a frozen encoder's features of texts seen before, shared between runs of the
+            same encoder in one process.
 
     Raises:
         ConfigError, DataError, CouplingError, ProbeError, ValueError: bad input, before any
@@ -64,6 +71,8 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
 
     folder = Path(config.output)
     session = open_session(config, folder / LEDGER, units=data.units)
+    if features is not None:
+        session.features = features
     metrics: list[dict[str, Any]] = []
 
     def evaluate(name: str, step: int) -> float | None:
@@ -148,8 +157,11 @@ def write_config(path: Path, config: Config) -> None:
     """The configuration as YAML, complete."""
     from ruamel.yaml import YAML
 
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # the order of the labels has a meaning
     with path.open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(json.loads(json.dumps(config.to_json())), file)
+        yaml.dump(json.loads(json.dumps(config.to_json())), file)
 
 
 def write_json(path: Path, value: Any) -> None:

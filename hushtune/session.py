@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from hushtune import methods
-from hushtune.config import Config, from_values
+from hushtune.config import Config, check_units, from_values
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
@@ -99,7 +99,7 @@ class Session:
         if self.probe is not None:
             return self.probe.prefix
         readout = self.loaded.readout
-        inputs = readout.collate([readout.encode("dummy")], self.shapes[0].length)
+        inputs = readout.collate([readout.dummy], self.shapes[0].length)
         return find_frozen_prefix(
             readout.model, self.parameters, lambda: readout.scores(dict(inputs))
         )
@@ -117,6 +117,7 @@ def begin(config: Config, *, units: int) -> Session:
         CouplingError, ProbeError: a model that cannot be trained privately.
     """
     population = units if config.data.population is None else config.data.population
+    check_units(config, population)
     loaded, tune, parameters = _load(config)
     head_only = set(parameters) == {LABEL_VECTORS}
     budget = methods.budget(
@@ -225,14 +226,8 @@ def _load(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
     if tune == "auto":
         tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
     if tune == "lora":
-        readout: Any = loaded.readout
-        if loaded.kind == "descriptions":
-            readout.model.encoder = add_lora(
-                readout.model.encoder, config.model.lora, loaded.kind, config.seed
-            )
-        else:
-            readout.model = add_lora(readout.model, config.model.lora, loaded.kind, config.seed)
-    return loaded, tune, moving_parameters(loaded.model, tune)
+        add_lora(loaded, config.model.lora, config.seed)
+    return loaded, tune, moving_parameters(loaded, tune)
 
 
 def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:

@@ -35,13 +35,20 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("encoder")
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         mask_token="[MASK]",
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=64,
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(folder)
     return str(folder)
@@ -53,7 +60,9 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> str:
     with path.open("w") as file:
         for row in range(rows):
             label = draw.choice(["negative", "positive"])
-            words = ["bad", "terrible", "awful"] if label == "negative" else ["good", "great", "fine"]
+            words = (
+                ["bad", "terrible", "awful"] if label == "negative" else ["good", "great", "fine"]
+            )
             text = " ".join(draw.choices(WORDS[8:], k=draw.randint(2, 20)) + [draw.choice(words)])
             value = {"text": text, "label": label, "user_id": f"u{row % (rows // 3 + 1)}"}
             file.write(json.dumps(value) + "\n")
@@ -70,8 +79,40 @@ def reviews(tmp_path: Path) -> str:
 def run_arguments(encoder_folder: str, reviews: str, tmp_path: Path) -> list[str]:
     """Flags of a short private run with the tiny encoder; its folder is tmp_path / "run"."""
     return [
-        "--model.name", encoder_folder, "--data.train", reviews, "--data.max-length", "32",
-        "--task.labels", "negative", "it was terrible", "positive", "it was great",
-        "--privacy.epsilon", "4", "--method.steps", "5", "--method.directions", "4",
-        "--method.batch", "12", "--output", str(tmp_path / "run"),
+        "--model.name",
+        encoder_folder,
+        "--data.train",
+        reviews,
+        "--data.max-length",
+        "32",
+        "--task.labels",
+        "negative",
+        "it was terrible",
+        "positive",
+        "it was great",
+        "--privacy.epsilon",
+        "4",
+        "--method.steps",
+        "5",
+        "--method.directions",
+        "4",
+        "--method.batch",
+        "12",
+        "--output",
+        str(tmp_path / "run"),
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    """The folder of a tiny model of a family, written once; see `tiny_models`."""
+    import tiny_models
+
+    folders: dict[str, str] = {}
+
+    def folder(family: str) -> str:
+        if family not in folders:
+            folders[family] = tiny_models.save(family, tmp_path_factory.mktemp(family))
+        return folders[family]
+
+    return folder

@@ -23,8 +23,18 @@ def test_a_run_leaves_everything_that_was_promised(run_arguments, tmp_path: Path
         assert (run / name).exists(), name
     guarantee = json.loads((run / "privacy.json").read_text())
     wanted = {
-        "epsilon", "delta", "unit", "adjacency", "mechanism", "noise_multiplier", "clip",
-        "sampling_probability", "steps", "directions", "accountant", "accountant_version",
+        "epsilon",
+        "delta",
+        "unit",
+        "adjacency",
+        "mechanism",
+        "noise_multiplier",
+        "clip",
+        "sampling_probability",
+        "steps",
+        "directions",
+        "accountant",
+        "accountant_version",
         "exclusions",
     }
     assert wanted <= guarantee.keys()

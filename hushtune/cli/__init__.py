@@ -36,10 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(command.run(rest))
     except _refusals() as refusal:
-        print(f"hushtune {name}: {refusal}", file=sys.stderr)
+        print(f"hushtune {name}: {_one_line(refusal)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"\nhushtune {name}: interrupted; the same command goes on.", file=sys.stderr)
+        # Terminals show ^C, and a progress bar may be half drawn.
+        fresh_line = "\n" if sys.stderr.isatty() else ""
+        print(
+            f"{fresh_line}hushtune {name}: interrupted; the same command goes on.", file=sys.stderr
+        )
         sys.exit(130)
 
 
@@ -49,6 +53,12 @@ def _refusals() -> tuple[type[Exception], ...]:
 
     # ValueError covers ConfigError, DataError, ProbeError and the plan's own refusals.
     return (ValueError, LedgerError, OSError)
+
+
+def _one_line(refusal: Exception) -> str:
+    if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
+        return f"{refusal.filename}: {refusal.strerror.lower()}."
+    return " ".join(str(refusal).split())
 
 
 def _usage() -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
@@ -23,16 +28,58 @@ def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
     config = Config()
     if rest and not rest[0].startswith("-"):
         config = configuration.load(rest.pop(0))
+    # As in the file, where `privacy: none` stands for the whole section.
+    if "--privacy=none" in rest:
+        rest[rest.index("--privacy=none")] = "--privacy.mechanism=none"
     for index in range(len(rest) - 1):
         if rest[index : index + 2] == ["--privacy", "none"]:
             rest[index : index + 2] = ["--privacy.mechanism", "none"]
             break
-    config = tyro.cli(
+    config = parse_flags(
         Config,
-        default=config,
-        args=rest,
+        rest,
         prog=f"hushtune {command} [run.yaml]",
+        default=config,
         description="Settings as in the YAML file; --json prints a machine-readable result.",
         config=(tyro.conf.FlagConversionOff,),
     )
     return config, as_json
+
+
+def parse_flags(
+    target: Callable[..., Any], arguments: Sequence[str], *, prog: str, **options: Any
+) -> Any:
+    """`tyro.cli`, whose refusals are one line each.
+
+    Raises:
+        SystemExit: with 0 after --help, with 2 for flags that cannot be used.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(target, args=list(arguments), prog=prog, **options)
+    except SystemExit as exit_:
+        if exit_.code:
+            command = " ".join(prog.split()[:2])
+            reason = _in_one_line(complaint.getvalue())
+            print(f"{command}: {reason} See {command} --help.", file=sys.stderr)
+        raise
+
+
+def _in_one_line(box: str) -> str:
+    """What a box of tyro's complains about: its first section, and the flag it is about."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    sections: list[list[str]] = [[]]
+    for line in filter(None, lines[1:]):  # the first line is the box's title
+        if set(line) <= {"-", "─"}:
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    reason, *rest = [" ".join(section) for section in sections if section]
+    reason = reason.partition(" Got errors:")[0].rstrip(".!") + "."
+    for section in rest:
+        if flag := re.match(r"Perhaps you meant: (--\S+)", section):
+            reason += f" Did you mean {flag[1]}?"
+        if accepted := re.match(r"Argument helptext: (--\S+ (\[.*\]|\S+))", section):
+            reason += f" Accepted: {accepted[1]}."
+    return reason

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from hushtune.cli.arguments import parse_flags
+
 
 def run(arguments: Sequence[str]) -> int:
     """Print the accuracy of a run's model on public data."""
@@ -25,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
         """
         return run, data, json
 
-    folder, path, as_json = tyro.cli(command, args=list(arguments), prog="hushtune eval")
+    folder, path, as_json = parse_flags(command, arguments, prog="hushtune eval")
 
     from hushtune.config import from_values
     from hushtune.models.restore import load_tuned
@@ -45,6 +47,11 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         print(json.dumps(result))
     else:
-        show("", {"accuracy": f"{result['accuracy']:.1%} of {result['rows']} rows",
-                  "data": f"{path}, treated as public"})
+        show(
+            "",
+            {
+                "accuracy": f"{result['accuracy']:.1%} of {result['rows']} rows",
+                "data": f"{path}, treated as public",
+            },
+        )
     return 0

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from hushtune.cli.arguments import parse_flags
+
 
 def run(arguments: Sequence[str]) -> int:
     """Make the tuned model again."""
@@ -29,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         """
         return ledger, out, model, json
 
-    source, out, model, as_json = tyro.cli(command, args=list(arguments), prog="hushtune replay")
+    source, out, model, as_json = parse_flags(command, arguments, prog="hushtune replay")
     path = Path(source)
     path = path / "ledger.jsonl" if path.is_dir() else path
 
@@ -46,6 +48,12 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         print(json.dumps(result))
     else:
-        show("", {"written to": out, "moved parameters": f"{result['parameters']:,}",
-                  "SHA-256": result["moved_sha256"]})
+        show(
+            "",
+            {
+                "written to": out,
+                "moved parameters": f"{result['parameters']:,}",
+                "SHA-256": result["moved_sha256"],
+            },
+        )
     return 0

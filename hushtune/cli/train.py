@@ -18,9 +18,12 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         print(json.dumps(summary))
     else:
-        terminal.show("", {
-            "seconds": summary["seconds"],
-            "peak memory": f"{summary['peak_rss_mib']} MiB",
-            "run folder": config.output,
-        })
+        terminal.show(
+            "",
+            {
+                "seconds": summary["seconds"],
+                "peak memory": f"{summary['peak_rss_mib']} MiB",
+                "run folder": config.output,
+            },
+        )
     return 0

@@ -14,7 +14,9 @@ _COUPLING = {
     "BatchNorm": "it normalises by statistics of the batch",
     "Linear8bitLt": "LLM.int8 chooses its outlier columns over all rows of the batch",
     "Experts": "experts are evaluated on batches made of several examples",
-    "SparseMoeBlock": "experts are evaluated on batches made of several examples",
+    "SparseMoe": "experts are evaluated on batches made of several examples",
+    "SparseMLP": "experts are evaluated on batches made of several examples",
+    "MoE": "experts are evaluated on batches made of several examples",
     "DynamicallyQuantized": "its activation scale is taken over the batch",
 }
 
@@ -32,3 +34,9 @@ def refuse_coupling(model: nn.Module) -> None:
                     f"model.name: {path} is a {type(module).__name__} and couples the examples of "
                     f"a batch: {reason}. Accepted: models whose layers treat rows separately."
                 )
+        if getattr(module, "rope_type", None) == "dynamic":
+            raise CouplingError(
+                f"model.name: {path} has dynamic rotary positions and couples the examples of a "
+                "run: they depend on the longest text seen before. Accepted: rope_type default, "
+                "linear, yarn or llama3."
+            )

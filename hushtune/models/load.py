@@ -81,12 +81,19 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         }
     network, info = _hub_call(model.name, _AUTO_CLASSES[kind], **options)
     network.eval()
-    if network.config.pad_token_id is None:
+    if getattr(network.config, "pad_token_id", None) is None:
+        # Heads of causal models read the last token that is not padding.
         network.config.pad_token_id = tokenizer.pad_token_id
     refuse_coupling(network)
+    _refuse_longer_than_positions(network, max_length)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     new = _new_parameters(network, info)
+    if new and kind in ("mask", "continuation", "encoder-decoder"):
+        raise ConfigError(
+            f"model.name: {model.name} holds no weights for {min(new)}, which reading words off "
+            "the model needs; use task.readout: head, or a checkpoint with a language model head."
+        )
     loaded = ((name, t) for name, t in network.state_dict().items() if name not in new)
     base_hash = hash_tensors(loaded)
     _draw(network, new, seed)
@@ -164,6 +171,21 @@ def _readout(
     vectors = describe_labels(network, tokenizer, pooling, words)
     classifier = EncoderClassifier(network, pooling, vectors).to(next(network.parameters()).device)
     return DescriptionsReadOut(classifier, tokenizer, len(words), task.template, max_length)
+
+
+def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
+    """Refuse texts longer than the model has positions; relative positions have no end."""
+    positions = getattr(network.config, "max_position_embeddings", None)
+    for name, module in network.named_modules():
+        # RoBERTa counts positions from the one after its padding token's number.
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            positions = module.num_embeddings - padding - 1
+    # The last column of a micro-batch is padding, yet it has a position as well.
+    if positions is not None and max_length > positions:
+        raise ConfigError(
+            f"data.max_length: {max_length} is not accepted; the model has {positions} positions."
+        )
 
 
 def _new_parameters(network: nn.Module, info: dict[str, Any]) -> set[str]:

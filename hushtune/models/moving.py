@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from hushtune.config import ConfigError, LoraConfig
 from hushtune.zo.directions import Directions
+
+if TYPE_CHECKING:
+    from hushtune.models.load import LoadedModel
 
 #: PEFT's task type by the read-out, so that the adapter folder says what it is for.
 _TASK_TYPES = {
@@ -23,39 +25,45 @@ _TASK_TYPES = {
 }
 
 
-def add_lora(model: nn.Module, lora: LoraConfig, readout: str, seed: int) -> nn.Module:
-    """The model with LoRA adapters, initialised from the public generator.
+def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
+    """Give the model LoRA adapters, initialised from the public generator.
 
-    Adapters start as zero: B is zero, and A uniform as PEFT would draw it.
+    Adapters start as zero: B is zero, and A uniform as PEFT would draw it. A classification head,
+    and anything else that no checkpoint holds, moves and is saved as a whole.
 
     Raises:
         ConfigError: if no layer of the model has one of the names in `target_modules`.
     """
+    from transformers.pytorch_utils import Conv1D
+
+    readout: Any = loaded.readout
+    inside = loaded.kind == "descriptions"
+    network = readout.model.encoder if inside else readout.model
     settings: dict[str, Any] = {
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
-        "task_type": _TASK_TYPES[readout],
+        "task_type": _TASK_TYPES[loaded.kind],
         "target_modules": list(lora.target_modules) or None,
+        "modules_to_save": None if inside else _whole_modules(loaded),
+        # GPT-2 keeps its weights transposed.
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in network.modules()),
     }
     try:
-        adapted = _with_adapter(model, settings)
+        adapted = _with_adapter(network, settings)
     except ValueError as error:
         if lora.target_modules:
             raise ConfigError(f"model.lora.target_modules: {error}") from None
         # An architecture that PEFT has no default for.
-        adapted = _with_adapter(model, settings | {"target_modules": "all-linear"})
-    draw = Directions(seed, {}, "rademacher")
-    for name, parameter in adapted.named_parameters():
-        if ".lora_A." in name:
-            # kaiming_uniform with a = √5, the initialisation of nn.Linear: bound 1 / √inputs.
-            bound = 1.0 / math.sqrt(parameter.shape[1])
-            value = draw.initial_uniform(name, parameter.shape, bound)
-            parameter.data.copy_(value)
-    return adapted.eval()
+        adapted = _with_adapter(network, settings | {"target_modules": "all-linear"})
+    _draw_adapters(adapted, seed)
+    if inside:
+        readout.model.encoder = adapted.eval()
+    else:
+        readout.model = adapted.eval()
 
 
-def _with_adapter(model: nn.Module, settings: dict[str, Any]) -> nn.Module:
+def _with_adapter(model: nn.Module, settings: dict[str, Any]) -> Any:
     import peft
 
     with warnings.catch_warnings():
@@ -63,42 +71,80 @@ def _with_adapter(model: nn.Module, settings: dict[str, Any]) -> nn.Module:
         return peft.get_peft_model(model, peft.LoraConfig(**settings))  # type: ignore[arg-type]
 
 
-def moving_parameters(model: nn.Module, tune: str) -> dict[str, nn.Parameter]:
+def _whole_modules(loaded: LoadedModel) -> list[str] | None:
+    """Paths of the modules that move as they are beside the adapters."""
+    model = loaded.model
+    names = set(loaded.new_parameters)
+    if loaded.kind == "head":
+        names |= {name.split(".")[0] + "." for name in _head_parameters(model)}
+    modules = sorted(name.rpartition(".")[0] for name in names)
+    # A module that is inside another one is saved with it.
+    return [m for m in modules if not any(m.startswith(f"{other}.") for other in modules)] or None
+
+
+def _draw_adapters(adapted: nn.Module, seed: int) -> None:
+    """Draw what PEFT drew from a generator that nobody can repeat."""
+    draw = Directions(seed, {}, "rademacher")
+    for name, parameter in adapted.named_parameters():
+        if ".lora_A." in name:
+            # kaiming_uniform with a = √5, the initialisation of nn.Linear: bound 1 / √inputs.
+            value = draw.initial_uniform(name, parameter.shape, parameter[0].numel() ** -0.5)
+        elif ".lora_embedding_B." in name:
+            value = draw.initial_normal(name, parameter.shape, 1.0)
+        else:
+            continue
+        parameter.data.copy_(value)
+
+
+def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]:
     """The parameters that move, by name, in the model's own order; tied ones once.
+
+    What no checkpoint holds moves always: a head that stays as it was drawn is of no use.
 
     Raises:
         ConfigError: if the model has no such parameters.
     """
+    model = loaded.model
     named = dict(model.named_parameters())
     if tune == "full":
         chosen = set(named)
     elif tune == "lora":
         chosen = {name for name in named if ".lora_" in name or ".modules_to_save." in name}
     elif tune == "bias":
-        chosen = {name for name in named if name.rsplit(".", 1)[-1] in ("bias", "beta")}
+        chosen = {name for name in named if name.rsplit(".", 1)[-1] == "bias"}
     elif tune == "head":
-        chosen = _outside_base(model, named)
+        chosen = _head_parameters(model)
     else:
-        chosen = _last_layers(model, int(tune.removeprefix("last-"))) | _outside_base(model, named)
-    chosen |= {name for name in named if name.endswith("label_vectors")}
+        chosen = _last_layers(model, int(tune.removeprefix("last-"))) | _head_parameters(model)
     if not chosen:
         raise ConfigError(
-            f"model.tune: {tune} is not accepted for this model, which has no such parameters; "
-            "it must be one of full, lora, head, bias, last-N."
+            f"model.tune: {tune} is not accepted for this model, which has no such parameters "
+            "(a head that shares its weights with the embeddings is none); it must be one of "
+            "full, lora, head, bias, last-N."
         )
+    chosen |= {name for name in named if name in loaded.new_parameters or name == "label_vectors"}
     for name, parameter in named.items():
         parameter.requires_grad_(False)
         if name in chosen and not torch.is_floating_point(parameter):
-            raise ConfigError(f"model.tune: {tune} would move {name}, which is quantised; use lora.")
+            raise ConfigError(
+                f"model.tune: {tune} would move {name}, which is quantised; use lora."
+            )
     return {name: parameter for name, parameter in named.items() if name in chosen}
 
 
-def _outside_base(model: Any, named: dict[str, nn.Parameter]) -> set[str]:
-    """Parameters that are not part of the base model: those of its head."""
-    if hasattr(model, "label_vectors"):
+def _head_parameters(model: Any) -> set[str]:
+    """Names of the parameters after the base model, those it shares with the base model aside."""
+    named = dict(model.named_parameters())
+    if "label_vectors" in named:
         return {"label_vectors"}
-    base = getattr(model, "base_model", model)
-    inside = {id(parameter) for parameter in base.parameters()} if base is not model else set()
+    base = getattr(model, model.base_model_prefix, None)
+    if base is None:
+        # Some models, such as T5, have no module for what is below the head.
+        head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+        shared = {id(parameter) for parameter in embeddings.parameters()}
+        own = {id(parameter) for parameter in head.parameters()} - shared if head else set()
+        return {name for name, parameter in named.items() if id(parameter) in own}
+    inside = {id(parameter) for parameter in base.parameters()}
     return {name for name, parameter in named.items() if id(parameter) not in inside}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from hushtune.config import from_values
 from hushtune.models.load import load_model
@@ -62,13 +64,10 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
     )
     readout: Any = loaded.readout
     if adapter.exists():
-        import peft
-
         if loaded.kind == "descriptions":
-            encoder = readout.model.encoder
-            readout.model.encoder = peft.PeftModel.from_pretrained(encoder, str(adapter)).eval()
+            readout.model.encoder = _with_adapter(readout.model.encoder, adapter)
         else:
-            readout.model = peft.PeftModel.from_pretrained(readout.model, str(adapter)).eval()
+            readout.model = _with_adapter(readout.model, adapter)
     if loaded.kind == "descriptions":
         folder = adapter if adapter.exists() else model
         with safe_open(str(folder / LABEL_VECTORS_FILE), framework="pt") as file, torch.no_grad():
@@ -76,3 +75,11 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
             assert json.loads(file.metadata()["labels"]) == list(config.task.labels)
     shapes = [Shape(**shape) for shape in header["shapes"]]
     return TunedClassifier(readout, list(config.task.labels), shapes)
+
+
+def _with_adapter(network: nn.Module, adapter: Path) -> nn.Module:
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT asks transformers for names of older versions
+        return peft.PeftModel.from_pretrained(network, str(adapter)).eval()  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def save_model(session: Session, folder: Path) -> Path:
         model.encoder.save_pretrained(out)
         save_label_vectors(model, list(session.config.task.labels), out)
         if session.tune != "lora":
-            save_sentence_transformers_modules(model, session.config.data.max_length, out)
+            save_sentence_transformers_modules(model, session.loaded.readout.max_tokens, out)
     else:
         model.save_pretrained(out)
     session.loaded.tokenizer.save_pretrained(out)
@@ -40,12 +40,15 @@ def save_model(session: Session, folder: Path) -> Path:
 def save_label_vectors(model: EncoderClassifier, labels: list[str], out: Path) -> None:
     """(labels, width) vectors, with the labels' names in the file's metadata."""
     vectors = model.label_vectors.detach().cpu().contiguous()
-    save_file({"label_vectors": vectors}, out / LABEL_VECTORS_FILE,
-              metadata={"labels": json.dumps(labels)})
+    save_file(
+        {"label_vectors": vectors},
+        out / LABEL_VECTORS_FILE,
+        metadata={"labels": json.dumps(labels)},
+    )
 
 
 def save_sentence_transformers_modules(
-    model: EncoderClassifier, max_length: int, out: Path
+    model: EncoderClassifier, max_tokens: int, out: Path
 ) -> None:
     """Describe the classifier to sentence-transformers: encode, pool, normalise, score.
 
@@ -55,23 +58,36 @@ def save_sentence_transformers_modules(
     kinds = ["Transformer", "Pooling", "Normalize", "Dense"]
     paths = ["", "1_Pooling", "2_Normalize", "3_Dense"]
     modules = [
-        {"idx": index, "name": str(index), "path": path,
-         "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": index,
+            "name": str(index),
+            "path": path,
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
     ]
     _write(out / "modules.json", modules)
-    _write(out / "sentence_bert_config.json",
-           {"max_seq_length": max_length, "do_lower_case": False})
-    _write(out / "1_Pooling" / "config.json", {
-        "word_embedding_dimension": width,
-        "pooling_mode_cls_token": model.pooling == "cls",
-        "pooling_mode_mean_tokens": model.pooling == "mean",
-    })
+    _write(
+        out / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False}
+    )
+    _write(
+        out / "1_Pooling" / "config.json",
+        {
+            "word_embedding_dimension": width,
+            "pooling_mode_cls_token": model.pooling == "cls",
+            "pooling_mode_mean_tokens": model.pooling == "mean",
+        },
+    )
     os.makedirs(out / "2_Normalize", exist_ok=True)
-    _write(out / "3_Dense" / "config.json", {
-        "in_features": width, "out_features": labels, "bias": False,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    })
+    _write(
+        out / "3_Dense" / "config.json",
+        {
+            "in_features": width,
+            "out_features": labels,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    )
     weight = (LOGIT_SCALE * model.label_vectors.detach()).cpu().contiguous()
     save_file({"linear.weight": weight.to(torch.float32)}, out / "3_Dense" / "model.safetensors")
 

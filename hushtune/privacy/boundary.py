@@ -10,12 +10,15 @@ Formal guarantee. Let Δ be the plan's integer `sensitivity` and s its integer `
 Whatever the inputs, every unit adds to the sum an integer vector v with ‖v‖₂ ≤ Δ (Gaussian) or
 ‖v‖₁ ≤ Δ (Laplace): this is checked in integer arithmetic, not derived from floating point.
 Integer addition is associative, so the sum is the same for any order of units and the sums of
-two data sets that differ in one unit differ by exactly one such vector. `release` adds to each
-coordinate an independent discrete Gaussian or discrete Laplace variable of scale s, drawn by
-OpenDP's exact samplers from the operating system's randomness. One call of `release` is
-therefore the discrete Gaussian (Laplace) mechanism with noise multiplier s/Δ.
+two data sets of which one has one unit more differ by exactly one such vector. Cutting the sum
+off at the limits of int64 does not increase that difference. `release` adds to each coordinate an
+independent discrete Gaussian or discrete Laplace variable of scale s, drawn by OpenDP's exact
+samplers from OpenSSL's cryptographic generator, which the operating system seeds and nobody else
+can. One call of `release` is therefore the discrete Gaussian (Laplace) mechanism with noise
+multiplier s/Δ.
 
-Nothing here is logged, counted or kept: no clip rate, no norm, no sum, no noise value.
+Nothing here is logged, counted or kept: no clip rate, no norm, no sum, no noise value. Messages of
+errors name public values only.
 """
 
 from __future__ import annotations
@@ -24,12 +27,18 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-import opendp.prelude as dp
+from opendp.domains import atom_domain, vector_domain
+from opendp.measurements import make_gaussian, make_laplace
+from opendp.metrics import l1_distance, l2_distance
+from opendp.mod import enable_features
 
 from hushtune.privacy.plan import PrivacyPlan
 
 #: Adds noise to exact integer sums; replaced in tests only.
 AddNoise = Callable[[list[int]], list[int]]
+
+#: Sums are cut off at ± this, the largest int64.
+_LARGEST = 2**63 - 1
 
 
 class Boundary:
@@ -38,7 +47,8 @@ class Boundary:
     Args:
         plan: clip, grid, integer sensitivity and noise scale, all fixed before the first step.
         add_noise: replaces the noise, for tests only. Nothing that reads a configuration or a
-            command line can reach this argument; a ledger written with it is marked NOT PRIVATE.
+            command line can reach this argument. `injected` tells whether it was used; whoever
+            writes a ledger with such a boundary must mark it as not private.
     """
 
     def __init__(self, plan: PrivacyPlan, *, add_noise: AddNoise | None = None) -> None:
@@ -63,14 +73,13 @@ class Boundary:
         """
         directions = self._plan.directions
         if scalars.shape != (len(unit_of_row), directions):
+            # The number of rows is private, and this text may reach a terminal.
             raise ValueError(
-                f"Expected scalars of shape ({len(unit_of_row)}, {directions}): "
-                "one number per row and direction."
+                f"Expected scalars of shape (rows, {directions}), one row per unit row."
             )
         per_unit = combine_rows(scalars, unit_of_row, combine)
         bounded = clip_to_grid(per_unit, self._plan)
-        total = bounded.sum(axis=0, dtype=np.int64)
-        return tuple(int(value) for value in self._add_noise(total.tolist()))
+        return tuple(int(value) for value in self._add_noise(exact_sum(bounded)))
 
 
 def combine_rows(
@@ -116,17 +125,27 @@ def clip_to_grid(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
     return integers
 
 
+def exact_sum(bounded: np.ndarray) -> list[int]:
+    """The column sums of (units, K) int64 in integers without limit, cut off at those of int64.
+
+    The plan makes sure that `population` units cannot reach the limit. There may be more units than
+    the declared population, and a sum that wraps around would differ by 2^64 between neighbours.
+    Cutting off is monotone and moves no two values apart.
+    """
+    return [max(-_LARGEST, min(_LARGEST, sum(column))) for column in bounded.T.tolist()]
+
+
 def exact_noise(plan: PrivacyPlan) -> AddNoise:
     """OpenDP's exact sampler for the plan: maps an integer vector to its noised version.
 
     OpenDP saturates its output at the limits of int64, which is post-processing.
     """
-    dp.enable_features("contrib")
-    vectors = dp.vector_domain(dp.atom_domain(T="i64"), size=plan.directions)
+    enable_features("contrib")
+    vectors = vector_domain(atom_domain(T="i64"), size=plan.directions)
     scale = float(plan.noise_scale)  # exact: the plan keeps it below 2^53
     make: Callable[[Sequence[int]], list[int]]
     if plan.mechanism == "gaussian":
-        make = dp.m.make_gaussian(vectors, dp.l2_distance(T="f64"), scale=scale)
+        make = make_gaussian(vectors, l2_distance(T="f64"), scale=scale)
     else:
-        make = dp.m.make_laplace(vectors, dp.l1_distance(T="i64"), scale=scale)
+        make = make_laplace(vectors, l1_distance(T="i64"), scale=scale)
     return lambda total: list(make(total))

@@ -9,7 +9,8 @@ whatever happens next) and, if the step completed, its *release* (K integers, sa
     {"release": 0, "values": [12, -7], "hash": "…"}
     {"charge": 1, "hash": "…"}
 
-`hash` is SHA-256 over the previous line's hash and the line's own content. The charge is on disk
+`hash` is SHA-256 over the previous line's hash and the line's own content, and a line is accepted
+in one spelling only: the one that this module writes. The charge is on disk
 before a unit is sampled and the release before it is applied, so a crash can lose a release but
 never hide a charge. No line carries a time.
 
@@ -89,7 +90,7 @@ class Ledger:
                 differs from `header`.
         """
         self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new_folders = _make_folder(self._path.parent)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._lock()
@@ -97,7 +98,9 @@ class Ledger:
                 os.ftruncate(self._file, 0)  # not even a header: nothing was charged
                 self._record = Record(header=header)
                 self._append({"header": header})
-                _sync_folder(self._path.parent)
+                # An entry is durable once the folder that holds it is, up to the first old one.
+                for folder in (self._path.parent, *(new.parent for new in new_folders)):
+                    _sync_folder(folder)
             else:
                 self._record = read(self._path)
                 self._require_same_header(header)
@@ -140,11 +143,14 @@ class Ledger:
         """Record durably what charge `index` released, before it is applied.
 
         Raises:
-            LedgerError: if `index` is not the last charge or already has a release.
+            LedgerError: if `index` is not the last charge or already has a release, or `values`
+                is not what the header's plan says a release is.
             OSError: if the release could not be made durable; the run must stop.
         """
         if index != self._record.charges - 1 or index in self._record.releases:
             raise LedgerError(f"{self._path}: charge {index} cannot be released (again).")
+        if problem := _problem_of_release(self._record.header, list(values)):
+            raise LedgerError(f"{self._path}: {problem}")
         self._append({"release": index, "values": list(values)})
         self._record.releases[index] = tuple(values)
 
@@ -181,6 +187,8 @@ class Ledger:
             )
 
     def _recover(self) -> None:
+        # A crash in the middle of this may lose a torn charge. That hides nothing: `charge` had not
+        # returned when its line tore, so nobody was sampled.
         if not self._record.torn:
             return
         charged = self._record.charges
@@ -193,9 +201,15 @@ class Ledger:
     def _append(self, content: dict[str, Any]) -> None:
         head = _chain(self._record.head, content)
         line = _canonical({**content, "hash": head}).encode() + b"\n"
-        if os.write(self._file, line) != len(line):
-            raise OSError(f"{self._path}: a ledger line could not be written completely.")
-        os.fsync(self._file)
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(f"{self._path}: a ledger line could not be written completely.")
+            os.fsync(self._file)
+        except BaseException:
+            # What is on disk is unknown now, and a second fsync may report success all the same:
+            # only reading the file again can tell.
+            self.close()
+            raise
         self._record.head = head
 
 
@@ -204,12 +218,16 @@ def _accept(record: Record, line: bytes, place: str, *, first: bool) -> None:
     try:
         content = json.loads(line)
         claimed = content.pop("hash")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise LedgerError(f"{place}: not a ledger line.") from None
+        # One spelling only, so that a byte cannot change without changing the content.
+        canonical = _canonical({**content, "hash": claimed}).encode() == line
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        canonical = False
+    if not canonical:
+        raise LedgerError(f"{place}: not a ledger line.")
     if claimed != _chain(record.head, content):
         raise LedgerError(f"{place}: the hash does not match; this line or one before it changed.")
     match content:
-        case {"header": dict(header)} if first and isinstance(header.get("steps"), int):
+        case {"header": dict(header)} if first and _states_its_steps(header):
             record.header = header
         case {"charge": int(index)} if not first and index == record.charges:
             if index >= record.header["steps"]:
@@ -218,8 +236,8 @@ def _accept(record: Record, line: bytes, place: str, *, first: bool) -> None:
         case {"release": int(index), "values": list(values)} if (
             not first and index == record.charges - 1 and index not in record.releases
         ):
-            if not all(type(value) is int for value in values):
-                raise LedgerError(f"{place}: a release holds integers only.")
+            if problem := _problem_of_release(record.header, values):
+                raise LedgerError(f"{place}: {problem}")
             record.releases[index] = tuple(values)
         case _:
             raise LedgerError(f"{place}: not what may follow here.")
@@ -227,8 +245,22 @@ def _accept(record: Record, line: bytes, place: str, *, first: bool) -> None:
 
 
 def _torn_line_may_be_a_charge(record: Record) -> bool:
-    is_release = record.torn.startswith(b'{"release"')
+    is_release = record.torn.startswith(b'{"r')
     return not is_release and record.charges < record.header["steps"]
+
+
+def _states_its_steps(header: dict[str, Any]) -> bool:
+    """Whether the header limits the charges, to the number that its plan accounts for."""
+    steps, plan = header.get("steps"), header.get("plan", {})
+    return type(steps) is int and isinstance(plan, dict) and plan.get("steps", steps) == steps
+
+
+def _problem_of_release(header: dict[str, Any], values: list[Any]) -> str | None:
+    if not all(type(value) is int for value in values):
+        return "a release holds integers only."
+    if len(values) != header.get("plan", {}).get("directions", len(values)):
+        return "a release does not hold one integer for each direction of the plan."
+    return None
 
 
 def _chain(previous: str, content: dict[str, Any]) -> str:
@@ -237,6 +269,13 @@ def _chain(previous: str, content: dict[str, Any]) -> str:
 
 def _canonical(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder with its parents; returns those that are new, innermost first."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
 
 
 def _sync_folder(folder: Path) -> None:

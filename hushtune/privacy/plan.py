@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -55,29 +57,50 @@ class PrivacyPlan:
     noise_scale: int
 
     def __post_init__(self) -> None:
-        require(self.mechanism in ("gaussian", "laplace"), "mechanism", self.mechanism,
-                "gaussian or laplace")
+        for name in ("population", "steps", "directions", "sensitivity", "noise_scale"):
+            value = getattr(self, name)
+            require(type(value) is int, name, value, "an integer")
+        require(
+            self.adjacency in typing.get_args(Adjacency),
+            "adjacency",
+            self.adjacency,
+            " or ".join(typing.get_args(Adjacency)),
+        )
+        require(0 <= self.delta < 1, "delta", self.delta, "at least 0 and below 1")
+        require(
+            self.mechanism in ("gaussian", "laplace"),
+            "mechanism",
+            self.mechanism,
+            "gaussian or laplace",
+        )
         require(self.population >= 1, "population", self.population, "at least 1")
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.directions >= 1, "directions", self.directions, "at least 1")
         require(
             representable_probability(self.sampling_probability) == self.sampling_probability,
-            "sampling_probability", self.sampling_probability, "a multiple of 2^-32",
+            "sampling_probability",
+            self.sampling_probability,
+            "a multiple of 2^-32",
         )
         require(math.frexp(self.grid)[0] == 0.5, "grid", self.grid, "a power of two")
-        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
+        require_clip_norm(self.clip_norm)
         require(
-            1 <= self.sensitivity <= self.clip_norm / self.grid,
-            "sensitivity", self.sensitivity, "floor(clip_norm / grid), and at least 1",
+            1 <= self.sensitivity <= self.clip_norm / self.grid < self.sensitivity + 1 <= 2**53,
+            "sensitivity",
+            self.sensitivity,
+            "floor(clip_norm / grid), from 1 and below 2^53",
         )
         require(
             SMALLEST_NOISE_SCALE <= self.noise_scale < 2**53,
-            "noise_scale", self.noise_scale, "from 2^32 up to 2^53",
+            "noise_scale",
+            self.noise_scale,
+            "from 2^32 up to 2^53",
         )
         # Beyond 64 standard deviations the noise never goes, so the sum cannot overflow int64.
         require(
             self.population * self.sensitivity + 64 * self.noise_scale < 2**63,
-            "population", self.population,
+            "population",
+            self.population,
             "small enough that population * sensitivity + 64 * noise_scale stays below 2^63",
         )
 
@@ -108,10 +131,16 @@ class PrivacyPlan:
         require(population >= 1, "population", population, "at least 1")
         require(
             0 < expected_units <= population,
-            "batch", expected_units, f"above 0 and at most the number of units, {population}",
+            "batch",
+            expected_units,
+            f"above 0 and at most the number of units, {population}",
         )
-        require(delta < 1 / population, "delta", delta,
-                f"below 1 / number of units = {1 / population:.3g}")
+        require(
+            delta < 1 / population,
+            "delta",
+            delta,
+            f"below 1 / number of units = {1 / population:.3g}",
+        )
         probability = representable_probability(expected_units / population)
         noise_multiplier = accounting.calibrate(
             mechanism=mechanism,
@@ -138,23 +167,32 @@ class PrivacyPlan:
     @classmethod
     def with_noise(cls, *, noise_multiplier: float, clip_norm: float, **rest: Any) -> PrivacyPlan:
         """The plan with a given noise multiplier, rounded up to what integers can express."""
-        require(0 < noise_multiplier < math.inf, "noise_multiplier", noise_multiplier,
-                "positive and finite")
-        require(0 < clip_norm < math.inf, "clip_norm", clip_norm, "positive and finite")
+        require(
+            2.0**-20 <= noise_multiplier < 2.0**28,
+            "noise_multiplier",
+            noise_multiplier,
+            "from 2^-20 up to 2^28",
+        )
+        require_clip_norm(clip_norm)
         # The smallest sensitivity with sensitivity * noise_multiplier >= 2^32, at least 2^24 so
         # that truncation onto the grid costs nothing in accuracy.
         wanted = max(SMALLEST_NOISE_SCALE / noise_multiplier, 2.0**24)
         grid = 2.0 ** math.floor(math.log2(clip_norm / wanted))
         sensitivity = math.floor(clip_norm / grid)
-        noise_scale = max(math.ceil(noise_multiplier * sensitivity), SMALLEST_NOISE_SCALE)
+        # In fractions: a float product may be rounded down onto an integer below the true one.
+        exact = math.ceil(Fraction(noise_multiplier) * sensitivity)
+        noise_scale = max(exact, SMALLEST_NOISE_SCALE)
         return cls(
             clip_norm=clip_norm, grid=grid, sensitivity=sensitivity, noise_scale=noise_scale, **rest
         )
 
     @property
     def noise_multiplier(self) -> float:
-        """σ/C (Gaussian) or b/C (Laplace) as it runs: s/Δ."""
-        return self.noise_scale / self.sensitivity
+        """σ/C (Gaussian) or b/C (Laplace) as it runs: s/Δ, rounded down to a float."""
+        quotient = self.noise_scale / self.sensitivity
+        if Fraction(quotient) * self.sensitivity > self.noise_scale:
+            quotient = math.nextafter(quotient, 0.0)
+        return quotient
 
     @property
     def expected_units(self) -> float:
@@ -199,6 +237,11 @@ class PrivacyPlan:
     def from_json(cls, values: dict[str, Any]) -> PrivacyPlan:
         """The plan that `to_json` wrote, validated again."""
         return cls(**values)
+
+
+def require_clip_norm(clip_norm: float) -> None:
+    """Refuse clips whose grid would leave the range of float64."""
+    require(2.0**-512 <= clip_norm <= 2.0**512, "clip_norm", clip_norm, "from 2^-512 up to 2^512")
 
 
 def require(holds: bool, name: str, value: object, accepted: str) -> None:

@@ -45,8 +45,8 @@ class PoissonSampler:
         units: number of units in the data set.
         probability: q, a multiple of 2^-32.
         random_bytes: a source of random bytes, for tests only. Nothing that reads a
-            configuration or a command line can reach this argument; a ledger written with it
-            is marked NOT PRIVATE.
+            configuration or a command line can reach this argument. `injected` tells whether
+            it was used; whoever writes a ledger with it must mark it as not private.
     """
 
     def __init__(

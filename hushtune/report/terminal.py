@@ -14,6 +14,7 @@ from hushtune.plain import PlainPlan
 from hushtune.report.words import console, guarantee_line, show
 from hushtune.session import Session
 
+
 class TerminalProgress:
     """Shows a run's progress; quiet where a machine reads the result."""
 
@@ -32,8 +33,12 @@ class TerminalProgress:
             console.print(f"[bold]resuming[/bold] after {charges} charged steps")
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                console=console, transient=True,
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
             )
             self._task = self._bar.add_task("", total=self._steps, completed=charges)
 

@@ -42,7 +42,7 @@ class ClassificationTask:
         self._labels = data.labels
         self._examples = [readout.encode(text) for text in data.texts]
         self._batcher: Batcher[Example] = Batcher(
-            self._examples, example_length, shapes, dummy=readout.encode("dummy")
+            self._examples, example_length, shapes, dummy=readout.dummy
         )
 
     @property

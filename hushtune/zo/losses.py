@@ -32,8 +32,6 @@ class MicroBatch(NamedTuple):
 class PerExampleLoss(Protocol):
     """A model, its data and its loss, as the optimiser sees them."""
 
-    model: nn.Module
-
     def micro_batches(self, rows: np.ndarray) -> Iterable[MicroBatch]:
         """The given rows of the data in micro-batches; every row in exactly one."""
         ...

@@ -23,7 +23,6 @@ from hushtune.zo.losses import Inputs, MicroBatch
 PROBE_CHARGE = 2**62
 
 
-
 class Losses(Protocol):
     """Evaluates per-example losses at moved parameters."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from hushtune.config import ConfigError
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, fill_to_length, logits_at
+from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, logits_at
+from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
+#: The template's part after {label} is never seen: a causal model is not asked about it.
 _DEFAULT_TEMPLATE = "{text} It was {label}."
+
+#: Stands for no token where a label is shorter than the longest one.
+NO_TARGET = -1
 
 
 class CausalReadOut(ReadOut):
@@ -28,50 +32,56 @@ class CausalReadOut(ReadOut):
         self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
     ) -> None:
         super().__init__(model, tokenizer, len(words), max_length)
-        self._before, self._words = _prompt(template, words)
+        checked = Template(template, _DEFAULT_TEMPLATE, label="last")
+        self._prompt = checked.before_label()
+        self._words = [checked.label_space() + word for word in words]
         targets = [self._label_tokens(word) for word in self._words]
-        self._single = torch.tensor(targets)[:, 0] if all(len(t) == 1 for t in targets) else None
-        self._sizes = {word: len(t) for word, t in zip(self._words, targets, strict=True)}
-        self._width = max(self._sizes.values())
+        _refuse_equal(targets)
+        self._sizes = [len(tokens) for tokens in targets]
+        self._width = max(self._sizes)
+        self._single = torch.tensor(targets)[:, 0] if self._width == 1 else None
         if self._single is None:
             self.sequences = len(words)
-        elif len(set(targets)) < len(words):
-            raise ConfigError("task.labels: two labels have the same token; choose other words.")
 
     def _label_tokens(self, word: str) -> tuple[int, ...]:
         """The tokens that `word` adds to the prompt."""
-        prompt = self._before.format(text="a")
-        before = _without_end(self.tokenizer, self.tokenizer(prompt)["input_ids"])
-        whole = _without_end(self.tokenizer, self.tokenizer(prompt + word)["input_ids"])
-        return tuple(whole[len(os.path.commonprefix([before, whole])) :])
+        prompt = self._prompt.fill("a")
+        before = self._without_end(self.tokenizer(prompt)["input_ids"])
+        whole = self._without_end(self.tokenizer(prompt + word)["input_ids"])
+        pairs = enumerate(zip(before, whole, strict=False))
+        same = next((place for place, (one, other) in pairs if one != other), len(before))
+        return whole[same:]
 
-    def encode(self, text: str) -> Example:
+    def _encode(self, text: str) -> Example:
         if self._single is not None:
-            ids = self._fill("", text)
+            ids = self._tokens("", text, self.max_tokens)
             return (TokenSequence(ids, positions=(len(ids) - 1,)),)
-        return tuple(self._scored(text, word) for word in self._words)
-
-    def _fill(self, word: str, text: str) -> tuple[int, ...]:
-        ids = fill_to_length(
-            self.tokenizer,
-            lambda part: self._before.format(text=part) + word,
-            text,
-            # Room for the longest label, so that all labels see nearly the same cut.
-            self.max_length if not word else self.max_length - self._width + self._sizes[word],
+        return tuple(
+            self._scored(text, word, size)
+            for word, size in zip(self._words, self._sizes, strict=True)
         )
-        return _without_end(self.tokenizer, ids)
 
-    def _scored(self, text: str, word: str) -> TokenSequence:
-        ids = self._fill(word, text)
-        size = self._sizes[word]
+    def _scored(self, text: str, word: str, size: int) -> TokenSequence:
+        # Room for the longest label, so that all labels see the same part of the text.
+        ids = self._tokens(word, text, self.max_tokens - self._width + size)
         start = len(ids) - size
-        # A position predicts the token after it. Shorter labels repeat their first position and
-        # ignore it: a target of -1 counts as nothing.
-        padding = self._width - size
-        positions = tuple(range(start - 1, len(ids) - 1)) + (start - 1,) * padding
-        return TokenSequence(ids, positions, ids[start:] + (-1,) * padding)
+        # A position predicts the token after it. Shorter labels repeat their first position.
+        missing = self._width - size
+        positions = (*range(start - 1, len(ids) - 1), *(start - 1,) * missing)
+        return TokenSequence(ids, positions, ids[start:] + (NO_TARGET,) * missing)
 
-    def extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
+    def _tokens(self, word: str, text: str, max_tokens: int) -> tuple[int, ...]:
+        return self._without_end(
+            self._fill_to_length(lambda part: self._prompt.fill(part) + word, text, max_tokens)
+        )
+
+    def _without_end(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Without the end token that some tokenizers append."""
+        ids = tuple(ids)
+        appended = len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
+        return ids[:-1] if appended else ids
+
+    def _extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
         inputs = {"positions": torch.tensor([sequence.positions for sequence in sequences])}
         if self._single is None:
             inputs["targets"] = torch.tensor([sequence.targets for sequence in sequences])
@@ -80,12 +90,11 @@ class CausalReadOut(ReadOut):
     def scores(self, inputs: Inputs) -> Tensor:
         inputs = dict(inputs)
         positions = inputs.pop("positions")
+        targets = inputs.pop("targets", None)
+        logits = logits_at(self.model, inputs | {"use_cache": False}, positions)
         if self._single is not None:
-            logits = logits_at(self.model, inputs, positions)
             return logits[:, 0].index_select(1, self._single.to(logits.device))
-        targets = inputs.pop("targets")
-        likelihood = log_likelihood(logits_at(self.model, inputs, positions), targets)
-        return likelihood.view(-1, self.labels)
+        return log_likelihood(logits, targets).view(-1, self.labels)
 
 
 class EncoderDecoderReadOut(ReadOut):
@@ -99,22 +108,19 @@ class EncoderDecoderReadOut(ReadOut):
         self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
     ) -> None:
         super().__init__(model, tokenizer, len(words), max_length)
-        self._before, words = _prompt(template, [word.strip() for word in words])
+        self._prompt = Template(template, _DEFAULT_TEMPLATE, label="last").before_label()
         targets = [tokenizer(text_target=word.strip())["input_ids"] for word in words]
+        _refuse_equal([tuple(tokens) for tokens in targets])
         width = max(len(tokens) for tokens in targets)
-        self._targets = torch.tensor([tokens + [-1] * (width - len(tokens)) for tokens in targets])
+        self._targets = torch.tensor(
+            [tokens + [NO_TARGET] * (width - len(tokens)) for tokens in targets]
+        )
         config: Any = model.config
         start = torch.full((len(words), 1), config.decoder_start_token_id or 0)
         self._decoder_inputs = torch.cat([start, self._targets[:, :-1].clamp(min=0)], dim=1)
 
-    def encode(self, text: str) -> Example:
-        ids = fill_to_length(
-            self.tokenizer,
-            lambda part: self._before.format(text=part).rstrip(),
-            text,
-            self.max_length,
-        )
-        return (TokenSequence(ids),)
+    def _encode(self, text: str) -> Example:
+        return (TokenSequence(self._fill_to_length(self._prompt.fill, text, self.max_tokens)),)
 
     def scores(self, inputs: Inputs) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput
@@ -133,24 +139,16 @@ class EncoderDecoderReadOut(ReadOut):
 
 
 def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
-    """(rows,) summed log-likelihoods of (rows, positions) targets; a target of -1 adds nothing."""
+    """(rows,) summed log-likelihoods of (rows, positions) targets; NO_TARGET adds nothing."""
     each = logits.float().log_softmax(dim=-1).gather(2, targets.clamp(min=0).unsqueeze(-1))
     return torch.where(targets >= 0, each.squeeze(-1), 0.0).sum(dim=1)
 
 
-def _prompt(template: str, words: Sequence[str]) -> tuple[str, list[str]]:
-    """The template up to {label}, and the words as they continue it."""
-    template = template or _DEFAULT_TEMPLATE
-    before = template.split("{label}")[0]
-    stripped = before.rstrip()
-    # Tokenizers attach a space to the word after it, so it goes with the label.
-    return stripped, [before[len(stripped) :] + word for word in words]
-
-
-def _without_end(tokenizer: Any, ids: Sequence[int]) -> tuple[int, ...]:
-    """Without the end token that some tokenizers append."""
-    ids = tuple(ids)
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id and len(ids) > 1 else ids
+def _refuse_equal(targets: Sequence[tuple[int, ...]]) -> None:
+    if not all(targets) or len(set(targets)) < len(targets):
+        raise ConfigError(
+            "task.labels: two labels have the same tokens, or one has none; choose other words."
+        )
 
 
 def _each(tensor: Tensor, times: int) -> Tensor:

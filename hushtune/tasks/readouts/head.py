@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, fill_to_length
+from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence
+from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
 
@@ -17,15 +18,10 @@ class HeadReadOut(ReadOut):
         self, model: nn.Module, tokenizer: Any, labels: int, template: str, max_length: int
     ) -> None:
         super().__init__(model, tokenizer, labels, max_length)
-        self._template = template or "{text}"
+        self._template = Template(template, "{text}", label="optional")
 
-    def encode(self, text: str) -> Example:
-        ids = fill_to_length(
-            self.tokenizer,
-            lambda part: self._template.format(text=part, label=""),
-            text,
-            self.max_length,
-        )
+    def _encode(self, text: str) -> Example:
+        ids = self._fill_to_length(self._template.fill, text, self.max_tokens)
         return (TokenSequence(ids),)
 
     def scores(self, inputs: Inputs) -> Tensor:

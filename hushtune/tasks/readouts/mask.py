@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from hushtune.config import ConfigError
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, fill_to_length, logits_at
+from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, logits_at
+from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
 
 class MaskReadOut(ReadOut):
-    """Scores are the mask's logits at the label words, each of which is one token."""
+    """Scores are the mask's logits at the label words, each of which is one token.
+
+    The mask stands exactly where a label word's token would. (Writing the mask's name into the
+    text is not the same: whether it takes the space before it along differs between tokenizers.)
+
+    Raises:
+        ConfigError: no mask token, a word of several tokens, or two words with the same token.
+    """
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
@@ -22,35 +30,42 @@ class MaskReadOut(ReadOut):
         super().__init__(model, tokenizer, len(words), max_length)
         if tokenizer.mask_token is None:
             raise ConfigError("task.readout: mask needs a tokenizer with a mask token.")
-        self._template = template or "{text} It was {label}."
-        self._word_ids = torch.tensor([self._single_token(word) for word in words])
+        self._template = Template(template, "{text} It was {label}.", label="required")
+        self._word = words[0]
+        for word in words:
+            self._require_single_token(word)
+        filled = [tokenizer(self._template.fill("a", word))["input_ids"] for word in words]
+        places = [
+            place for place, tokens in enumerate(zip(*filled, strict=False)) if len(set(tokens)) > 1
+        ]
+        self._place = places[0] if len(places) == 1 else 0
+        word_ids = [ids[self._place] for ids in filled]
+        if len(set(word_ids)) < len(words) or len({len(ids) for ids in filled}) > 1:
+            raise ConfigError("task.labels: two labels have the same token; choose other words.")
+        if self._template.label_is_last:
+            self._place -= len(filled[0])  # from the end, which does not move with the text
+        self._word_ids = torch.tensor(word_ids)
 
-    def _single_token(self, word: str) -> int:
-        filled = self.tokenizer(self._template.format(text="a", label=word))["input_ids"]
-        around = self.tokenizer(
-            self._template.format(text="a", label=self.tokenizer.mask_token)
-        )["input_ids"]
-        place = around.index(self.tokenizer.mask_token_id)
-        unknown = filled[place] == self.tokenizer.unk_token_id
-        if len(filled) != len(around) or unknown:
+    def _require_single_token(self, word: str) -> None:
+        spaced = self._template.label_space() + word
+        tokens = self.tokenizer(spaced, add_special_tokens=False)["input_ids"]
+        if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
                 f"task.labels: {word!r} is not one token of this vocabulary; choose another word, "
                 "or readout: head."
             )
-        return filled[place]
 
-    def encode(self, text: str) -> Example:
-        mask = self.tokenizer.mask_token
-        text = text.replace(mask, " ")
-        ids = fill_to_length(
-            self.tokenizer,
-            lambda part: self._template.format(text=part, label=mask),
-            text,
-            self.max_length,
+    def _encode(self, text: str) -> Example:
+        ids = list(
+            self._fill_to_length(
+                lambda part: self._template.fill(part, self._word), text, self.max_tokens
+            )
         )
-        return (TokenSequence(ids, positions=(ids.index(self.tokenizer.mask_token_id),)),)
+        place = self._place % len(ids)
+        ids[place] = self.tokenizer.mask_token_id
+        return (TokenSequence(tuple(ids), positions=(place,)),)
 
-    def extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
+    def _extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
         return {"positions": torch.tensor([sequence.positions for sequence in sequences])}
 
     def scores(self, inputs: Inputs) -> Tensor:

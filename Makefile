@@ -1,0 +1,45 @@
+# Every target makes .venv by itself; a second call is quick. Needs Python 3.11 or newer and make.
+#
+#   make demo                 all of it in two minutes
+#   make test                 the tests (make test-all: the long ones too)
+#   make install EXTRAS=...   other extras, such as federated
+#   make ... PIP_OPTIONS=--extra-index-url=URL    another package index, such as one with CPU builds
+
+PYTHON ?= python3
+EXTRAS ?= demo,test,lint
+PIP_OPTIONS ?=
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: install demo test test-all lint format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (the first time this takes a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
+	    --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@rm -f .venv/installed-*
+	@touch $@
+
+demo: install
+	@$(BIN)/hushtune demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv

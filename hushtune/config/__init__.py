@@ -1,0 +1,31 @@
+"""The configuration of a run: what may be set, how it is read, and what is refused."""
+
+from hushtune.config.checks import check, check_units
+from hushtune.config.reading import from_values, load
+from hushtune.config.settings import (
+    Config,
+    ConfigError,
+    DataConfig,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    PrivacyConfig,
+    TaskConfig,
+    differences,
+)
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "LoraConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PrivacyConfig",
+    "TaskConfig",
+    "check",
+    "check_units",
+    "differences",
+    "from_values",
+    "load",
+]

@@ -1,0 +1,157 @@
+"""Refuse settings that cannot work, one line each, before a model is loaded or budget is spent.
+
+`check` needs the configuration alone, `check_units` the number of units as well. What only the
+model or the accountant can judge is refused where it is used, still before the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+from hushtune.config.settings import Config, ConfigError
+
+
+def check(config: Config) -> None:
+    """Refuse what can be refused without model, data or accountant.
+
+    Raises:
+        ConfigError: one line that names the key, its value and what is accepted.
+    """
+    model, data = config.model, config.data
+    _require(bool(model.name), "model.name", model.name, "a folder or a name on the hub")
+    _require(
+        re.fullmatch(r"auto|full|lora|head|bias|last-[1-9]\d*", model.tune) is not None,
+        "model.tune",
+        model.tune,
+        "full, lora, head, bias or last-N",
+    )
+    _require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
+    _require(
+        0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
+    )
+    _require(bool(data.train), "data.train", data.train, "a file")
+    _require(data.max_length >= 8, "data.max_length", data.max_length, "at least 8")
+    _require(
+        data.population is None or data.population >= 1,
+        "data.population",
+        data.population,
+        "at least 1",
+    )
+    _require(bool(config.output), "output", config.output, "a folder for the run")
+    _require(config.eval_every >= 0, "eval_every", config.eval_every, "0 or more")
+    _check_task(config)
+    _check_method(config)
+    _check_privacy(config)
+
+
+def check_units(config: Config, units: int) -> None:
+    """Refuse a batch or a δ that does not go with so many units.
+
+    Raises:
+        ConfigError: one line that names the key, its value and what is accepted.
+    """
+    batch, delta = config.method.batch, config.privacy.delta
+    _require(
+        batch == "auto" or batch <= units,
+        "method.batch",
+        batch,
+        f"at most the number of units, {units}",
+    )
+    if config.privacy.mechanism == "none":
+        return
+    if delta == "auto":
+        delta = 1e-5 if config.privacy.mechanism == "gaussian" else 0.0
+    # With δ = 1/n, publishing one unit picked at random would count as private.
+    _require(
+        delta < 1 / units, "privacy.delta", delta, f"below 1 / number of units = {1 / units:.3g}"
+    )
+
+
+def _check_task(config: Config) -> None:
+    labels = config.task.labels
+    words = list(labels.values())
+    _require(
+        len(labels) >= 2,
+        "task.labels",
+        labels,
+        "at least two labels with their words, such as {negative: terrible, positive: great}",
+    )
+    _require(all(word.strip() for word in words), "task.labels", labels, "labels with words")
+    _require(len({*words}) == len(words), "task.labels", labels, "different words for each label")
+
+
+def _check_method(config: Config) -> None:
+    method = config.method
+    for key in ("directions", "steps"):
+        value = getattr(method, key)
+        _require(value == "auto" or value >= 1, f"method.{key}", value, "at least 1")
+    for key in ("perturbation_scale", "clip_norm", "learning_rate", "batch"):
+        value = getattr(method, key)
+        _require(
+            value == "auto" or 0 < value < math.inf, f"method.{key}", value, "positive and finite"
+        )
+    _require(
+        method.name in ("dp-aggzo", "mezo") or method.directions in ("auto", 1),
+        "method.directions",
+        method.directions,
+        f"1 for {method.name}; several directions are method dp-aggzo",
+    )
+    _require(
+        method.update == "normalised" or method.learning_rate != "auto",
+        "method.learning_rate",
+        method.learning_rate,
+        "a number where method.update is sgd",
+    )
+    _require(
+        method.micro_batch_tokens >= 8,
+        "method.micro_batch_tokens",
+        method.micro_batch_tokens,
+        "at least 8",
+    )
+
+
+def _check_privacy(config: Config) -> None:
+    method, privacy = config.method, config.privacy
+    without = privacy.mechanism == "none"
+    _require(
+        without == (method.name == "mezo"),
+        "privacy.mechanism",
+        privacy.mechanism,
+        "none with method mezo, and gaussian or laplace with every other method",
+    )
+    if without:
+        return
+    _require(
+        privacy.epsilon is not None and 0 < privacy.epsilon < math.inf,
+        "privacy.epsilon",
+        privacy.epsilon,
+        "a positive number",
+    )
+    delta = privacy.delta
+    _require(
+        delta == "auto" or 0 <= delta < 1, "privacy.delta", delta, "at least 0 and below 1 / units"
+    )
+    if privacy.mechanism == "gaussian":
+        _require(
+            delta != 0,
+            "privacy.delta",
+            delta,
+            "above 0 for the Gaussian mechanism; pure ε is mechanism laplace",
+        )
+    elif delta not in ("auto", 0):
+        # The accountant has a bound for these cases at δ = 0 only.
+        several = method.name == "dp-aggzo" and method.directions != 1
+        _require(
+            not several and privacy.adjacency == "add-or-remove-one",
+            "privacy.delta",
+            delta,
+            "0 for the Laplace mechanism with several directions or with adjacency replace-one",
+        )
+
+
+def _require(holds: bool, key: str, value: object, accepted: str) -> None:
+    if not holds:
+        shown = json.dumps(value, ensure_ascii=False)
+        raise ConfigError(f"{key}: {shown} is not accepted; it must be {accepted}.")

@@ -1,0 +1,170 @@
+"""What a person may choose, as frozen dataclasses; the same names in YAML and as flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+Auto = Literal["auto"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the key and what is accepted."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al., 2021), as PEFT makes them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    r: int = 8
+    """Rank."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / r."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the layers that get adapters; empty: PEFT's choice for the architecture."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model to adapt and the part of it that moves."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str = ""
+    """A folder written by save_pretrained, or a name on the hub."""
+    tune: str = "auto"
+    """full | lora | head | bias | last-N; auto: head for encoders and new heads, else lora."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the weights; auto: float32."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The private training data and, where there is any, public evaluation data."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    train: str = ""
+    """JSONL, CSV or Parquet with a text and a label column; private."""
+    eval: str | None = None
+    """The same columns; treated as PUBLIC: accuracies on it are printed as they are."""
+    text: str = "text"
+    """Name of the text column."""
+    label: str = "label"
+    """Name of the label column."""
+    unit: str | None = None
+    """Column that names the unit of privacy, such as user_id; none: every row is a unit."""
+    combine: Literal["mean", "sum"] = "mean"
+    """How the rows of a unit become one vector before the clip."""
+    population: int | None = None
+    """Number of units to account with, where the exact number is not public; none: it is."""
+    max_length: int = 128
+    """Longest text in tokens; the rest of a longer one is cut off."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """How a text becomes a prediction."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    kind: Literal["classification"] = "classification"
+    readout: Literal["auto", "mask", "continuation", "head", "descriptions"] = "auto"
+    """Where labels are read: words at the mask, words as continuation, a classification head,
+    or the cosine to encoded descriptions; auto: what the model was made for."""
+    template: str = ""
+    """Text with {text} and {label}; empty: '{text} It was {label}.' (or '{text}')."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Label in the data: the words (or description) that stand for it."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How the model is moved."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo"] = "dp-aggzo"
+    directions: int | Auto = "auto"
+    """K, directions a step; 1 for all methods but dp-aggzo."""
+    distribution: Literal["auto", "rademacher", "normal", "sphere"] = "auto"
+    """Of the directions' entries; auto: rademacher (dpzero: sphere)."""
+    estimator: Literal["auto", "two-sided", "one-sided"] = "auto"
+    """(ℓ(θ+λz) − ℓ(θ−λz)) / 2λ, or (ℓ(θ+λz) − ℓ(θ)) / λ."""
+    perturbation_scale: float | Auto = "auto"
+    """λ."""
+    clip_norm: float | Auto = "auto"
+    """C, the bound on a unit's vector of K loss slopes."""
+    update: Literal["normalised", "sgd"] = "normalised"
+    """normalised: steps in units of what is released; sgd: θ ← θ − η Σ g z / K as it stands."""
+    learning_rate: float | Auto = "auto"
+    """normalised: roughly how many nats a run may move a typical loss, 1 is large; sgd: η."""
+    schedule: Literal["auto", "constant", "linear"] = "auto"
+    """Of the learning rate over the planned steps; auto: linear, down to zero."""
+    steps: int | Auto = "auto"
+    """T."""
+    batch: float | Auto = "auto"
+    """Expected number of units a step."""
+    micro_batch_tokens: int = 1024
+    """Tokens in a forward pass; every micro-batch of a text length has the same shape."""
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """The guarantee that is asked for."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    epsilon: float | None = None
+    delta: float | Auto = "auto"
+    """auto: 1e-5 for gaussian, 0 for laplace."""
+    mechanism: Literal["gaussian", "laplace", "none"] = "gaussian"
+    """laplace gives pure ε; none goes with method mezo only."""
+    adjacency: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run, complete."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    output: str = "runs/run"
+    """The run folder."""
+    seed: int = 0
+    """Public: directions and new parameters only. Noise and sampling have no seed."""
+    eval_every: int = 0
+    """Steps between evaluations on the public evaluation data; 0: before and after only."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain values."""
+        return dataclasses.asdict(self)
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """Names of the settings in which two configurations differ."""
+    flat_one, flat_other = _flat("", one.to_json()), _flat("", other.to_json())
+    keys = flat_one.keys() | flat_other.keys()
+    different = {key for key in keys if flat_one.get(key) != flat_other.get(key)}
+    # The order of the labels is their order in the model.
+    if not different and list(one.task.labels) != list(other.task.labels):
+        different.add("task.labels")
+    return sorted(different)
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    pieces = [_flat(f"{prefix}.{key}" if prefix else key, item) for key, item in value.items()]
+    return {key: item for piece in pieces for key, item in piece.items()}

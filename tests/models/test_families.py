@@ -1,0 +1,160 @@
+"""Families of models through the command line: train, load elsewhere, replay, evaluate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from conftest import write_reviews
+from torch import Tensor
+
+import hushtune
+from hushtune.cli import main
+from hushtune.run import replay
+from hushtune.session import Session
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: a family, what moves, and settings that differ from the short default."""
+
+    family: str
+    tune: str
+    settings: tuple[str, ...] = ()
+    words: tuple[str, str] = tiny_models.SINGLE
+
+    def __str__(self) -> str:
+        words = ["several-tokens"] if self.words != tiny_models.SINGLE else []
+        values = [value for value in self.settings if not value.startswith("--")]
+        return "-".join([self.family, self.tune, *words, *values])
+
+
+HEAD = ("--task.readout", "head")
+BFLOAT16 = ("--model.dtype", "bfloat16")
+ZO = ("--method.name", "dp-zo", "--method.directions", "1")
+DPZERO = ("--method.name", "dpzero", "--method.directions", "1")
+MEZO = ("--method.name", "mezo", "--privacy.mechanism", "none")
+PURE = ("--privacy.mechanism", "laplace")
+
+CASES = [
+    Case("bert", "full", DPZERO),
+    Case("bert", "bias", ("--method.distribution", "normal")),
+    Case("bert", "head", HEAD),
+    Case("bert", "lora", HEAD),
+    Case("roberta", "lora", BFLOAT16),
+    Case("roberta", "full", HEAD + BFLOAT16),
+    Case("roberta", "last-1"),
+    Case("roberta", "head", ZO),
+    Case("opt", "full", ZO + PURE),
+    Case("opt", "bias", words=tiny_models.SEVERAL),
+    Case("opt", "lora", HEAD),
+    Case("gpt2", "lora", BFLOAT16),
+    Case("gpt2", "full", ("--method.distribution", "sphere"), words=tiny_models.SEVERAL),
+    Case("gpt2", "head", HEAD + MEZO),
+    Case("llama", "lora", words=tiny_models.SEVERAL),
+    Case("llama", "head"),
+    Case("qwen3", "full", BFLOAT16),
+    Case("qwen3", "last-1", MEZO),
+    Case("t5", "full"),
+    Case("t5", "lora", words=tiny_models.SEVERAL),
+    Case("t5", "last-1", HEAD),
+    Case("t5", "lora", HEAD),
+    Case("encoder", "head", PURE),
+    Case("encoder", "lora"),
+    Case("encoder", "full", BFLOAT16),
+    Case("encoder", "last-1"),
+]
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What a successful command prints with --json."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert not exit_.value.code, said.err
+    return json.loads(said.out)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_reviews(tmp_path_factory.mktemp("data") / "train.jsonl", 12)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_family_trains_loads_elsewhere_replays_and_evaluates(
+    case: Case, tiny, data: str, tmp_path: Path, capsys
+):
+    run, again = tmp_path / "run", tmp_path / "again"
+    folder = tiny(case.family)
+    command(capsys, "train", *_flags(case, folder, data, run))
+    kind = "adapter" if case.tune == "lora" else "model"
+    assert not (run / ({"adapter", "model"} - {kind}).pop()).exists()
+
+    session = replay(run / "ledger.jsonl", model=None, out=again)
+    files = sorted(path.relative_to(run) for path in (run / kind).rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(again) for p in (again / kind).rglob("*") if p.is_file())
+    for name in files:
+        assert (run / name).read_bytes() == (again / name).read_bytes(), name
+
+    assert any(parameter.abs().sum() > 0 for parameter in session.parameters.values())
+    inputs = _inputs(session)
+    with torch.no_grad():
+        expected = _network(session)(**inputs)[0]
+        found = _loaded_elsewhere(case, session, folder, run / kind)(**inputs)[0]
+    assert torch.equal(expected, found)
+
+    result = command(capsys, "eval", str(run), "--data", data)
+    assert result["rows"] == 12
+    assert len(hushtune.load(run).predict(["a good film", "a bad book"])) == 2
+
+
+def _flags(case: Case, folder: str, data: str, run: Path) -> list[str]:
+    privacy = [] if "mezo" in case.settings else ["--privacy.epsilon", "4"]
+    directions = [] if "--method.directions" in case.settings else ["--method.directions", "2"]
+    return [
+        "--model.name", folder, "--model.tune", case.tune, "--data.train", data,
+        "--data.max-length", "32", "--task.labels", "negative", case.words[0],
+        "positive", case.words[1], "--method.steps", "3", "--method.batch", "6",
+        "--output", str(run), *privacy, *directions, *case.settings,
+    ]  # fmt: skip
+
+
+def _inputs(session: Session) -> dict[str, Tensor]:
+    readout: Any = session.loaded.readout
+    inputs = readout.collate([readout.encode("a good film"), readout.encode("bad")], 32)
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    if session.loaded.kind == "encoder-decoder":
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :4]
+    return inputs
+
+
+def _network(session: Session) -> Any:
+    """The tuned network, without hushtune's own classifier around it."""
+    model: Any = session.loaded.model
+    return model.encoder if session.loaded.kind == "descriptions" else model
+
+
+def _loaded_elsewhere(case: Case, session: Session, folder: str, saved: Path) -> Any:
+    """What a person gets who has transformers and PEFT, and has never heard of hushtune."""
+    import peft
+    import transformers
+
+    auto = {
+        "mask": transformers.AutoModelForMaskedLM,
+        "continuation": transformers.AutoModelForCausalLM,
+        "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+        "head": transformers.AutoModelForSequenceClassification,
+        "descriptions": transformers.AutoModel,
+    }[session.loaded.kind]
+    if case.tune != "lora":
+        return auto.from_pretrained(saved).eval()
+    dtype = torch.bfloat16 if "bfloat16" in case.settings else torch.float32
+    plain = auto.from_pretrained(folder, dtype=dtype)
+    if getattr(plain.config, "pad_token_id", None) is None:
+        plain.config.pad_token_id = session.loaded.tokenizer.pad_token_id
+    return peft.PeftModel.from_pretrained(plain, str(saved)).eval()

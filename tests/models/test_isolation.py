@@ -1,0 +1,81 @@
+"""No example's loss depends on another's presence, length or content, by a single bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import nn
+
+from hushtune import session as sessions
+from hushtune.config import from_values
+from hushtune.models.isolation import CouplingError, refuse_coupling
+from hushtune.models.load import load_model
+from hushtune.session import Session
+from hushtune.tasks.data import LabelledText
+from hushtune.zo.estimators import Move
+
+MOVES = [Move(0, 0.0), Move(0, 1e-3), Move(1, 1e-3), Move(1, -1e-3)]
+
+#: Of all lengths, in tokens, up to far more than fits. The third and fourth fill their row.
+TEXTS = [
+    "good",
+    "a very good film",
+    *(" ".join(["was"] * count) for count in (26, 60, 11, 12, 13, 5)),
+    "the actor was awful and the plot never was",
+    "so so so so so so so so so so so",
+    "book",
+    " ".join(["food"] * 28),
+]
+
+
+def _config(folder: str, tune: str, dtype: str, words: tuple[str, str], **task: str):
+    return from_values(
+        {
+            "model": {"name": folder, "tune": tune, "dtype": dtype},
+            "data": {"train": "unused", "max_length": 32},
+            "task": {"labels": {"negative": words[0], "positive": words[1]}, **task},
+            "method": {"directions": 2, "steps": 3, "batch": 4.0, "micro_batch_tokens": 256},
+            "privacy": {"epsilon": 4.0},
+        }
+    )
+
+
+def _losses(session: Session, texts: list[str], rows: list[int]) -> np.ndarray:
+    data = LabelledText(texts, np.arange(len(texts)) % 2, np.arange(len(texts)))
+    return session.losses(session.task(data)).at(np.array(rows, dtype=int), MOVES, charge=0)
+
+
+CASES = [
+    ("bert", "full", tiny_models.SINGLE, {}),
+    ("roberta", "lora", tiny_models.SINGLE, {}),
+    ("gpt2", "full", tiny_models.SINGLE, {"readout": "head"}),
+    ("llama", "lora", tiny_models.SEVERAL, {}),
+    ("opt", "last-1", tiny_models.SINGLE, {}),
+    ("t5", "full", tiny_models.SINGLE, {}),
+    ("encoder", "head", tiny_models.SINGLE, {}),
+    ("encoder", "full", tiny_models.SINGLE, {}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("family", "tune", "words", "task"), CASES)
+def test_other_rows_keep_every_bit(family, tune, words, task, dtype, tiny):
+    session = sessions.begin(_config(tiny(family), tune, dtype, words, **task), units=12)
+    assert any(shape.rows > 1 for shape in session.shapes) or dtype == "bfloat16"
+    everyone = list(range(len(TEXTS)))
+    together = _losses(session, TEXTS, everyone)
+    assert np.isfinite(together).all()
+
+    for gone in everyone:
+        rest = [row for row in everyone if row != gone]
+        assert np.array_equal(_losses(session, TEXTS, rest), together[rest]), f"without {gone}"
+    for changed, text in [(0, TEXTS[3]), (2, "bad"), (3, "bad"), (6, TEXTS[5]), (5, "</s>")]:
+        texts = [text if row == changed else old for row, old in enumerate(TEXTS)]
+        rest = [row for row in everyone if row != changed]
+        assert np.array_equal(_losses(session, texts, everyone)[rest], together[rest]), changed
+    alone = np.concatenate([_losses(session, TEXTS, [row]) for row in everyone])
+    assert np.array_equal(alone, together)

@@ -1,0 +1,300 @@
+"""Tiny models of many families, randomly initialised, written by save_pretrained.
+
+Every folder holds a model and a tokenizer of the kind that its family uses, trained on a few
+sentences, so that transformers loads it exactly as it loads the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+TEXTS = (
+    "good bad great terrible fine awful film book food place was is a the very not it so story",
+    "plot actor service never always again simply truly rather quite It was and but dummy text",
+    "It was terrible. It was great. It was a good film and a bad book.",
+)
+
+#: Label words that are one token in every vocabulary here.
+SINGLE = ("terrible", "great")
+
+#: Label words of several tokens, of different numbers of them.
+SEVERAL = ("terrible film", "great story and truly a very good book")
+
+
+def save(family: str, folder: Path) -> str:
+    """Write a tiny model of `family` to `folder`."""
+    torch.manual_seed(0)
+    make_tokenizer, make_model = FAMILIES[family]
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Large enough for the few layers to matter; away from the initial zeros and ones.
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def _word_pieces() -> Any:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=250, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return _wrapped(
+        tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def _byte_pairs(*special: str, before: str = "", after: str = "", **names: Any) -> Any:
+    """Byte-level BPE; `before` and `after` are put around every text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    around = [token for token in (before, after) if token]
+    if around:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join(part for part in (before, "$A", after) if part),
+            special_tokens=[(token, special.index(token)) for token in around],
+        )
+    return _wrapped(tokenizer, **names)
+
+
+def _unigram() -> Any:
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return _wrapped(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def _wrapped(tokenizer: Tokenizer, **names: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _roberta_tokenizer() -> Any:
+    from transformers import RobertaTokenizer
+
+    trained = _byte_pairs("<s>", "<pad>", "</s>", "<unk>", "<mask>").backend_tokenizer
+    model = json.loads(trained.to_str())["model"]
+    # The family's own class: its mask takes the space before it along.
+    return RobertaTokenizer(
+        vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]]
+    )
+
+
+def _opt_tokenizer() -> Any:
+    return _byte_pairs(
+        "<s>",
+        "<pad>",
+        "</s>",
+        before="</s>",
+        bos_token="</s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="</s>",
+    )
+
+
+def _gpt2_tokenizer() -> Any:
+    end = "<|endoftext|>"
+    return _byte_pairs(end, bos_token=end, eos_token=end, unk_token=end)
+
+
+def _llama_tokenizer() -> Any:
+    return _byte_pairs("<unk>", "<s>", "</s>", before="<s>", bos_token="<s>", eos_token="</s>")
+
+
+def _qwen_tokenizer() -> Any:
+    return _byte_pairs(
+        "<|endoftext|>", "<|im_end|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+
+
+def _bert(tokenizer: Any, kind: str = "BertForMaskedLM") -> Any:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+    )
+    return getattr(transformers, kind)(config)
+
+
+def _roberta(tokenizer: Any) -> Any:
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    return RobertaForMaskedLM(
+        RobertaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=66,
+            type_vocab_size=1,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+        )
+    )
+
+
+def _opt(tokenizer: Any) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            ffn_dim=48,
+            max_position_embeddings=64,
+            word_embed_proj_dim=32,
+            bos_token_id=2,
+            eos_token_id=2,
+            pad_token_id=1,
+        )
+    )
+
+
+def _gpt2(tokenizer: Any) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=64,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def _llama(tokenizer: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            bos_token_id=1,
+            eos_token_id=2,
+            tie_word_embeddings=False,
+        )
+    )
+
+
+def _qwen3(tokenizer: Any) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+
+
+def _t5(tokenizer: Any) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    return T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=16,
+            d_ff=48,
+            num_layers=2,
+            num_heads=2,
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    )
+
+
+def _mixtral(tokenizer: Any) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=48,
+            num_local_experts=2,
+            max_position_embeddings=64,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+
+
+FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "encoder": (_word_pieces, lambda tokenizer: _bert(tokenizer, "BertModel")),
+    "bert": (_word_pieces, _bert),
+    "roberta": (_roberta_tokenizer, _roberta),
+    "opt": (_opt_tokenizer, _opt),
+    "gpt2": (_gpt2_tokenizer, _gpt2),
+    "llama": (_llama_tokenizer, _llama),
+    "qwen3": (_qwen_tokenizer, _qwen3),
+    "t5": (_unigram, _t5),
+    "mixtral": (_llama_tokenizer, _mixtral),
+}
