@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from hushtune.plain import PlainSum
 from hushtune.privacy.boundary import Boundary
-from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.ledger import Ledger, StepFailed
 from hushtune.privacy.sampling import PoissonSampler
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
@@ -37,7 +37,11 @@ def train(
 
     Raises:
         OSError: if the ledger cannot be made durable. The step is charged and lost.
+        StepFailed: if the step's computation failed; it is never tried again at another shape.
+        ValueError: if noise or sampling were injected and the ledger does not say so.
     """
+    if (sampler.injected or boundary.injected) and ledger.header["private"]:
+        raise ValueError("Expected the ledger to be marked NOT PRIVATE: noise was injected.")
     chosen, plan = session.settings, session.plan
     losses = session.losses(session.task(data))
     update = session.update()
@@ -48,10 +52,15 @@ def train(
 
     while ledger.charges < plan.steps:
         charge = ledger.charge()
-        rows = data.rows_of(sampler.sample())
-        values = losses.at(rows, passes, charge=charge)
-        scalars = slopes(chosen.estimator, values, chosen.perturbation_scale)
-        released = boundary.release(scalars, data.unit_of_row[rows], session.config.data.combine)
+        try:
+            rows = data.rows_of(sampler.sample())
+            values = losses.at(rows, passes, charge=charge)
+            scalars = slopes(chosen.estimator, values, chosen.perturbation_scale)
+            units = data.unit_of_row[rows]
+            released = boundary.release(scalars, units, session.config.data.combine)
+        except Exception as error:
+            # The error's own text and frames may hold private values; only its kind may leave.
+            raise StepFailed(f"step {charge} failed with {type(error).__name__}.") from None
         ledger.release(charge, released)
         update.apply(charge, released)
         after_step(ledger.charges)

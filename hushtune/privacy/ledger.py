@@ -36,6 +36,10 @@ class LedgerError(Exception):
     """A ledger that cannot be trusted or used; the message names the line and the reason."""
 
 
+class StepFailed(LedgerError):
+    """A charged step that could not be computed; says nothing of what was computed."""
+
+
 class BudgetSpent(LedgerError):
     """All planned steps have been charged."""
 
@@ -108,6 +112,11 @@ class Ledger:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The first line's content."""
+        return self._record.header
 
     @property
     def charges(self) -> int:
