@@ -86,7 +86,8 @@ def run_probe(
                 "model.name: its loss on plain public text is not finite; expected finite weights, "
                 "and a model.dtype with enough range for them."
             )
-    reached = parameters_reached(parameters, lambda: task.losses(some))
+    one = loaded.readout.collate([loaded.readout.dummy], shapes[0].length)
+    reached = parameters_reached(parameters, lambda: loaded.readout.scores(dict(one)))
     if not reached:
         raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
     moving = {name: parameter for name, parameter in parameters.items() if name in reached}

@@ -1,13 +1,12 @@
 """Real processes, killed in the middle of a run: the same command goes on, and no charge is lost.
 
-The moment of a kill is chosen by watching the ledger grow. A kill between a charge and its release
-loses that release for good: it is never drawn again.
+The moment is chosen by watching the ledger. A kill between a charge and its release loses that
+release for good: it is never drawn again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -22,91 +21,106 @@ from hushtune.cli import main
 
 STEPS = 60
 
-#: A process imports torch before it does anything, on a machine that may be busy.
+#: Seconds. A process imports torch before it does anything, on a machine that may be busy.
 PATIENCE = 180
+
+Lines = list[dict]
 
 
 class Run:
-    """A run folder and the processes that train in it."""
+    """A run folder, and processes that train in it."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
-        self._arguments = list(arguments)
+    def __init__(self, arguments: Sequence[str], folder: Path, capsys) -> None:
+        self._arguments = ["train", *arguments, "--method.steps", str(STEPS), "--json"]
+        self._capsys = capsys
         self.folder = folder
         self.ledger = folder / "ledger.jsonl"
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def lines(self) -> Lines:
+        """The whole lines of the ledger."""
+        return [json.loads(line) for line in self.ledger.read_bytes().split(b"\n")[:-1]]
+
+    def start(self) -> subprocess.Popen[str]:
+        """The run in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "hushtune", "train", *self._arguments, *flags, "--json"],
+            [sys.executable, "-m", "hushtune", *self._arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def finish(self) -> None:
-        process = self.start()
-        _, complaint = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, complaint
-
-    def stop(
-        self, process: subprocess.Popen[str], when: Callable[[], bool], how: int = signal.SIGKILL
-    ) -> tuple[str, str]:
-        """Send a signal as soon as something holds, and wait for the end."""
+    def freeze(self, process: subprocess.Popen[str], when: Callable[[Lines], bool]) -> None:
+        """Stop a process where its ledger satisfies `when`."""
         deadline = time.monotonic() + PATIENCE
-        while process.poll() is None and not when():
-            assert time.monotonic() < deadline, "it never came to that"
-            time.sleep(0.0002)
-        assert process.poll() is None, process.communicate()[1]
-        process.send_signal(how)
-        return process.communicate(timeout=PATIENCE)
+        while True:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the ledger never came to that"
+            if not self.ledger.exists():
+                time.sleep(0.001)
+                continue
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.002)
+            if when(self.lines()):
+                return
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.0005)
 
-    def lines(self) -> list[dict]:
-        """The whole lines of the ledger."""
-        if not self.ledger.exists():
-            return []
-        return [json.loads(line) for line in self.ledger.read_bytes().split(b"\n")[:-1]]
+    def kill(self, when: Callable[[Lines], bool]) -> Lines:
+        """Start a process, kill it where its ledger satisfies `when`; returns the ledger."""
+        process = self.start()
+        self.freeze(process, when)
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == -signal.SIGKILL
+        return self.lines()
 
-    def charges(self) -> int:
-        return self.ledger.read_bytes().count(b'{"charge"') if self.ledger.exists() else 0
-
-    def command(self, *arguments: str, capsys) -> tuple[int, dict, str]:
+    def command(self, *arguments: str) -> tuple[int, dict, str]:
         """Exit code, JSON and complaint of a command in this process."""
-        capsys.readouterr()
+        self._capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
-            main([*arguments, "--json"])
-        shown = capsys.readouterr()
-        return exit_.value.code or 0, json.loads(shown.out or "{}"), shown.err
+            main(arguments)
+        shown = self._capsys.readouterr()
+        return int(exit_.value.code or 0), json.loads(shown.out or "{}"), shown.err
+
+    def train(self, *flags: str) -> tuple[int, dict, str]:
+        """The run in this process."""
+        return self.command(*self._arguments, *flags)
 
 
 @pytest.fixture
-def run(run_arguments: list[str], tmp_path: Path) -> Run:
-    flags = ["--method.steps", str(STEPS)]
-    return Run([*run_arguments, *flags], tmp_path / "run")
+def run(run_arguments: list[str], tmp_path: Path, capsys) -> Run:
+    return Run(run_arguments, tmp_path / "run", capsys)
 
 
-def without_release(lines: list[dict]) -> list[int]:
-    released = {line["release"] for line in lines if "release" in line}
-    return [line["charge"] for line in lines if "charge" in line and line["charge"] not in released]
+def charges(lines: Lines) -> list[int]:
+    return [line["charge"] for line in lines if "charge" in line]
 
 
-def check_finished(run: Run, lost: list[int], capsys) -> None:
+def releases(lines: Lines) -> list[int]:
+    return [line["release"] for line in lines if "release" in line]
+
+
+def within_step(least: int) -> Callable[[Lines], bool]:
+    """Between the charge and the release of some step, after `least` others."""
+    return lambda lines: len(charges(lines)) > least and "charge" in lines[-1]
+
+
+def check_finished(run: Run, lost: set[int]) -> None:
     """The run is complete, tells the truth about its budget, and is what its ledger says."""
     lines = run.lines()
-    assert [line["charge"] for line in lines if "charge" in line] == list(range(STEPS))
-    assert without_release(lines) == lost
+    assert charges(lines) == list(range(STEPS))
+    assert releases(lines) == [charge for charge in range(STEPS) if charge not in lost]
 
-    code, guarantee, _ = run.command("privacy", str(run.folder), capsys=capsys)
+    code, guarantee, _ = run.command("privacy", str(run.folder), "--json")
     assert (code, guarantee["ledger_ok"]) == (0, True)
     assert guarantee["steps_charged"] == guarantee["steps"] == STEPS
     assert guarantee["steps_released"] == STEPS - len(lost)
-    assert guarantee["epsilon"] == json.loads((run.folder / "summary.json").read_text())["epsilon"]
     assert guarantee["epsilon"] == guarantee["epsilon_of_charged_steps"]
+    assert guarantee["epsilon"] == json.loads((run.folder / "summary.json").read_text())["epsilon"]
     assert 3.9 < guarantee["epsilon"] <= 4
 
     again = run.folder.parent / "again"
-    code, _, complaint = run.command(
-        "replay", str(run.ledger), "--out", str(again), capsys=capsys
-    )
+    code, _, complaint = run.command("replay", str(run.ledger), "--out", str(again), "--json")
     assert code == 0, complaint
     files = [path for path in (run.folder / "model").rglob("*") if path.is_file()]
     assert any(path.suffix == ".safetensors" for path in files)
@@ -114,25 +128,92 @@ def check_finished(run: Run, lost: list[int], capsys) -> None:
         assert path.read_bytes() == (again / path.relative_to(run.folder)).read_bytes(), path.name
 
 
-def test_killed_twice_the_same_command_goes_on_and_finishes(run: Run, capsys):
-    draw = random.Random()
-    stopped_after: list[int] = []
-    for some in (3, 25):
-        # Polling sees the charge; a step takes a few milliseconds from there.
-        delay = draw.choice([0, 0.001, 0.003])
-        run.stop(run.start(), lambda some=some, delay=delay: run.charges() >= some and not
-                 time.sleep(delay))
-        stopped_after.append(len(run.lines()))
-        before = run.lines()
-        assert some <= run.charges() < STEPS
-    lost = without_release(before)
-    run.finish()
-    assert run.lines()[: len(before)] == before
-    check_finished(run, lost, capsys)
+def test_killed_and_interrupted_within_a_step_the_same_command_goes_on(run: Run, tmp_path: Path):
+    before = run.kill(within_step(2))
+    killed = before[-1]["charge"]
+    assert charges(before) == list(range(killed + 1))
+    assert releases(before) == list(range(killed))
+    code, guarantee, _ = run.command("privacy", str(run.folder), "--json")
+    assert code == 0
+    assert guarantee["steps_charged"] == guarantee["steps_released"] + 1 == killed + 1
+    # What was promised is the plan, however far a run has come.
+    assert guarantee["epsilon_of_charged_steps"] < guarantee["epsilon"]
 
-    # Finished, it stays as it is, and its folder takes no other run.
+    # Half-way, the folder takes no other configuration and no other data.
+    refuse_another_run(run, tmp_path / "train.jsonl")
+    assert run.lines() == before
+
+    # While one process goes on, there is no other.
+    process = run.start()
+    run.freeze(process, within_step(25))
+    assert run.train() == (
+        1,
+        {},
+        f"hushtune train: {run.ledger}: another process is training in this run folder.\n",
+    )
+    assert run.lines()[: len(before)] == before
+    before = run.lines()
+
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    out, complaint = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (130, "")
+    assert complaint == "hushtune train: interrupted; the same command goes on.\n"
+    assert run.lines()[: len(before)] == before
+    before = run.lines()
+
+    code, _, complaint = run.train()
+    assert code == 0, complaint
+    assert run.lines()[: len(before)] == before
+    # The interrupted step may have come as far as its release.
+    interrupted = {charges(before)[-1]} - {releases(before)[-1]}
+    check_finished(run, lost={killed} | interrupted)
+
+    # Finished, it stays as it is.
     ledger = run.ledger.read_bytes()
-    run.finish()
+    assert run.train()[0] == 0
     assert run.ledger.read_bytes() == ledger
 
 
+def refuse_another_run(run: Run, rows: Path) -> None:
+    for flags, name in [(["--seed", "1"], "seed"), (["--privacy.epsilon", "5"], "privacy.epsilon")]:
+        code, _, complaint = run.train(*flags)
+        assert code == 1
+        assert f"belongs to a different run ({name} differ)" in complaint
+    original = rows.read_text()
+    rows.write_text(original + original.splitlines()[0] + "\n")
+    code, _, complaint = run.train()
+    assert code == 1
+    assert "has 61 units" in complaint
+    assert len(complaint.splitlines()) == 1
+    rows.write_text(original)
+
+
+def test_killed_between_the_last_step_and_the_model_it_is_saved_by_the_next_run(run: Run):
+    before = run.kill(lambda lines: releases(lines)[-1:] == [STEPS - 1])
+    assert not (run.folder / "summary.json").exists()
+    code, _, complaint = run.train()
+    assert code == 0, complaint
+    assert run.lines() == before
+    check_finished(run, lost=set())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_at_any_moment_lose_nothing_but_their_own_release(run: Run):
+    before: Lines = []
+    for kill in range(20):
+        process = run.start()
+        run.freeze(process, lambda lines, least=2 * kill: len(charges(lines)) > least)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(random.uniform(0, 0.01))
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        lines = run.lines()
+        assert lines[: len(before)] == before
+        before = lines
+    assert run.train()[0] == 0
+    lines = run.lines()
+    assert lines[: len(before)] == before
+    assert len(releases(lines)) >= STEPS - 20
+    check_finished(run, lost=set(range(STEPS)) - {*releases(lines)})

@@ -77,14 +77,30 @@ def _asks_for_values(func: Callable[..., Any]) -> bool:
     return func not in _QUESTIONS
 
 
-def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], Any]) -> set[str]:
-    """Names of those `parameters` whose values `forward()` reads."""
+def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], Tensor]) -> set[str]:
+    """Names of those `parameters` that the result of `forward()` is computed from.
+
+    Reading is not enough: a BERT encoder runs its pooler even where nobody uses what it returns.
+    So the parameters are followed through autograd's record of the computation. No gradient is
+    computed, but activations are kept meanwhile: `forward` should be one short example.
+    """
+    # Aliases, since quantised or shared storage must not be marked itself.
+    leaves = {
+        name: parameter.detach().requires_grad_()
+        for name, parameter in parameters.items()
+        if parameter.is_floating_point()
+    }
+    name_of = {id(leaf): name for name, leaf in leaves.items()}
+    with torch.enable_grad(), Substitution(parameters, lambda name, old: leaves.get(name, old)):
+        result = forward()
     reached: set[str] = set()
-
-    def note(name: str, parameter: Tensor) -> Tensor:
-        reached.add(name)
-        return parameter
-
-    with torch.no_grad(), Substitution(parameters, note):
-        forward()
+    waiting, seen = [result.grad_fn], {None}
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            reached.add(name_of[id(node.variable)])
+        waiting.extend(following for following, _ in node.next_functions)
     return reached

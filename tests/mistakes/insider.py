@@ -6,7 +6,10 @@ boundary. Tests compare the two: what the insider saw may not be found outside.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +20,15 @@ import pytest
 
 from hushtune import run as runs
 from hushtune import session as sessions
-from hushtune.config import Config, DataConfig, MethodConfig, ModelConfig, PrivacyConfig, TaskConfig
+from hushtune.config import (
+    Config,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    PrivacyConfig,
+    TaskConfig,
+    from_values,
+)
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger, Record
@@ -56,7 +67,7 @@ def make_config(
     )
 
 
-def train_run(config: Config) -> Record:
+def train_folder(config: Config) -> Record:
     """The whole of a run, as the command line does it; returns what its ledger says."""
     runs.train(config, Silent())
     return ledgers.read(Path(config.output) / runs.LEDGER)
@@ -67,23 +78,42 @@ def read_data(config: Config) -> LabelledText:
     return read_labelled_text(config.data.train, config.data, tuple(LABELS), with_units=True)
 
 
+def new_session(config: Config, *, units: int) -> Session:
+    """A session in the state before its first step; loading and probing are done once for all."""
+    config = dataclasses.replace(
+        config, output="", data=dataclasses.replace(config.data, train="train.jsonl")
+    )
+    return copy.deepcopy(_session(json.dumps(config.to_json()), units))
+
+
+@functools.cache
+def _session(config: str, units: int) -> Session:
+    return sessions.begin(from_values(json.loads(config)), units=units)
+
+
+def train_run(config: Config) -> Record:
+    """The trainer on its own, as a run calls it; returns what the ledger says."""
+    data = read_data(config)
+    session = new_session(config, units=data.units)
+    path = Path(config.output) / runs.LEDGER
+    with Ledger(path, session.header) as ledger:
+        train(session, data, ledger, *runs.bind(session.plan, data))
+    return ledgers.read(path)
+
+
 def train_without_noise(
-    config: Config,
-    folder: Path,
-    *,
-    sampler: PoissonSampler | None = None,
-    data: LabelledText | None = None,
+    config: Config, *, sampler: PoissonSampler | None = None, data: LabelledText | None = None
 ) -> tuple[Session, Record]:
     """The trainer on its own, with noise replaced by none and, where given, another sampler.
 
     What was replaced makes the run not private, and its ledger says so.
     """
     data = data or read_data(config)
-    session = sessions.begin(config, units=data.units)
+    session = new_session(config, units=data.units)
     session.header["private"] = False
     boundary = Boundary(session.plan, add_noise=list)
     sampler = sampler or runs.bind(session.plan, data)[0]
-    path = folder / runs.LEDGER
+    path = Path(config.output) / runs.LEDGER
     with Ledger(path, session.header) as ledger:
         train(session, data, ledger, sampler, boundary)
     return session, ledgers.read(path)
@@ -109,12 +139,7 @@ class Insider:
     units: list[np.ndarray] = field(default_factory=list)
     sampled: list[np.ndarray] = field(default_factory=list)
     released: list[tuple[int, ...]] = field(default_factory=list)
-
-
-@pytest.fixture
-def insider(monkeypatch: pytest.MonkeyPatch) -> Insider:
-    """Records around the code as it stands when the test starts."""
-    return watch(monkeypatch)
+    plans: list[Any] = field(default_factory=list)
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Insider:
@@ -144,8 +169,3 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Insider:
 def flagged(because: str) -> Any:
     """Expects the check inside to fail, and with these words: a fault was planted before."""
     return pytest.raises(AssertionError, match=because)
-
-
-def with_method(config: Config, **changes: Any) -> Config:
-    """The configuration with other settings of the method."""
-    return dataclasses.replace(config, method=dataclasses.replace(config.method, **changes))

@@ -62,16 +62,16 @@ def check_empty(seen: Insider, encoder: str, data: str, folder: Path) -> None:
     assert all(max(map(abs, values)) > least for values in record.releases.values()), "no noise"
 
 
-def test_batches_are_poisson_samples(insider, encoder_folder, reviews, tmp_path):
-    check_poisson(insider, encoder_folder, reviews, tmp_path)
+def test_batches_are_poisson_samples(encoder_folder, reviews, tmp_path, monkeypatch):
+    check_poisson(watch(monkeypatch), encoder_folder, reviews, tmp_path)
 
 
 def test_samples_are_secret(encoder_folder, reviews, tmp_path, monkeypatch):
     check_secret(encoder_folder, reviews, tmp_path, monkeypatch)
 
 
-def test_an_empty_batch_is_a_step_like_any_other(insider, encoder_folder, reviews, tmp_path):
-    check_empty(insider, encoder_folder, reviews, tmp_path)
+def test_an_empty_batch_is_a_step_like_any_other(encoder_folder, reviews, tmp_path, monkeypatch):
+    check_empty(watch(monkeypatch), encoder_folder, reviews, tmp_path)
 
 
 def shuffled_epochs(sampler: PoissonSampler) -> np.ndarray:

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from insider import Insider, flagged, make_config, sampler_of, train_without_noise, watch
+from insider import (
+    Insider,
+    flagged,
+    make_config,
+    new_session,
+    sampler_of,
+    train_without_noise,
+    watch,
+)
 
-from hushtune import session as sessions
 from hushtune.privacy import boundary as boundaries
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.plan import PrivacyPlan
@@ -25,7 +32,7 @@ def check_divisor(seen: Insider, encoder: str, data: str, folder: Path) -> None:
     And the parameters follow from the ledger, in which the size of a batch does not appear.
     """
     config = make_config(encoder, data, folder / "run", clip_norm=1e-3)
-    session, record = train_without_noise(config, folder, sampler=sampler_of(UNITS, BATCHES))
+    session, record = train_without_noise(config, sampler=sampler_of(UNITS, BATCHES))
     sizes = [len(units) for units in seen.units]
     assert sizes == [len(batch) for batch in BATCHES]
     boundary = Boundary(session.plan, add_noise=list)
@@ -37,7 +44,7 @@ def check_divisor(seen: Insider, encoder: str, data: str, folder: Path) -> None:
             "a unit's share depends on size"
         )
 
-    again = sessions.begin(config, units=UNITS)
+    again = new_session(config, units=UNITS)
     update = again.update()
     for charge, released in record.releases.items():
         update.apply(charge, released)
@@ -51,7 +58,7 @@ def check_directions(encoder: str, data: str, folder: Path, mechanism: str) -> N
         encoder, data, folder / "run", directions=8, clip_norm=1e-3, mechanism=mechanism
     )
     sampler = sampler_of(UNITS, [[0], [1], [2], [3]])
-    session, record = train_without_noise(config, folder, sampler=sampler)
+    session, record = train_without_noise(config, sampler=sampler)
     assert record.charges == len(record.releases) == session.plan.steps
     for values in record.releases.values():
         assert len(values) == session.plan.directions == 8
@@ -62,8 +69,8 @@ def check_directions(encoder: str, data: str, folder: Path, mechanism: str) -> N
         assert within, "a unit's vector is longer than accounted"
 
 
-def test_sums_are_divided_by_a_constant(insider, encoder_folder, reviews, tmp_path):
-    check_divisor(insider, encoder_folder, reviews, tmp_path)
+def test_sums_are_divided_by_a_constant(encoder_folder, reviews, tmp_path, monkeypatch):
+    check_divisor(watch(monkeypatch), encoder_folder, reviews, tmp_path)
 
 
 @pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])

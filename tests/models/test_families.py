@@ -158,3 +158,43 @@ def _loaded_elsewhere(case: Case, session: Session, folder: str, saved: Path) ->
     if getattr(plain.config, "pad_token_id", None) is None:
         plain.config.pad_token_id = session.loaded.tokenizer.pad_token_id
     return peft.PeftModel.from_pretrained(plain, str(saved)).eval()
+
+
+def test_a_tuned_encoder_serves_the_scores_of_its_labels_to_sentence_transformers(
+    tiny, data: str, tmp_path: Path, capsys
+):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    run = tmp_path / "run"
+    case = Case("encoder", "full")
+    command(capsys, "train", *_flags(case, tiny("encoder"), data, run))
+    texts = ["a good film", "a bad book", " ".join(["was"] * 60)]
+    found = sentence_transformers.SentenceTransformer(str(run / "model"), device="cpu").encode(
+        texts, convert_to_tensor=True
+    )
+    readout = hushtune.load(run)._readout
+    with torch.no_grad():
+        expected = readout.scores(readout.collate([readout.encode(t) for t in texts], 32))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_is_tied_to_the_embeddings_cannot_move_alone(
+    tiny, data: str, tmp_path: Path, capsys
+):
+    for family in ("gpt2", "t5", "qwen3"):
+        arguments = _flags(Case(family, "head"), tiny(family), data, tmp_path / family)
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", *arguments])
+        said = capsys.readouterr().err
+        assert exit_.value.code == 1
+        assert said.count("\n") == 1
+        assert "model.tune: head is not accepted" in said
+        assert not (tmp_path / family / "ledger.jsonl").exists()
+
+
+def test_words_cannot_be_read_off_a_checkpoint_without_a_language_model_head(
+    tiny, data: str, tmp_path: Path, capsys
+):
+    case = Case("encoder", "full", ("--task.readout", "mask"))
+    with pytest.raises(SystemExit):
+        main(["train", *_flags(case, tiny("encoder"), data, tmp_path / "run")])
+    assert "holds no weights for cls.predictions" in capsys.readouterr().err
