@@ -40,7 +40,7 @@ def estimate(session: Session) -> Estimate:
     if isinstance(probe.losses, HeadLosses):
         seconds = _head_seconds(session, probe.losses, batches, passes)
     else:
-        few, more = passes[:2], passes[:4]
+        few, more = passes[:2], passes[:10]
         one = _mean_seconds(lambda b: probe.losses.of_inputs(b, few, charge=PROBE_CHARGE), batches)
         two = _mean_seconds(lambda b: probe.losses.of_inputs(b, more, charge=PROBE_CHARGE), batches)
         each = max(two - one, 0.0) / max(1, len(more) - len(few)) if len(more) > len(few) else 0.0

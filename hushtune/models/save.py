@@ -26,13 +26,15 @@ def save_model(session: Session, folder: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     model: Any = session.loaded.model
+    # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
+    options = {"save_embedding_layers": False} if session.tune == "lora" else {}
     if isinstance(model, EncoderClassifier):
-        model.encoder.save_pretrained(out)
+        model.encoder.save_pretrained(out, **options)
         save_label_vectors(model, list(session.config.task.labels), out)
         if session.tune != "lora":
             save_sentence_transformers_modules(model, session.loaded.readout.max_tokens, out)
     else:
-        model.save_pretrained(out)
+        model.save_pretrained(out, **options)
     session.loaded.tokenizer.save_pretrained(out)
     return out
 

@@ -94,7 +94,8 @@ def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], T
     with torch.enable_grad(), Substitution(parameters, lambda name, old: leaves.get(name, old)):
         result = forward()
     reached: set[str] = set()
-    waiting, seen = [result.grad_fn], {None}
+    waiting: list[Any] = [result.grad_fn]
+    seen: set[Any] = {None}
     while waiting:
         node = waiting.pop()
         if node in seen:

@@ -50,13 +50,6 @@ def test_the_check_flags_n_from_labels(encoder_folder, reviews, tmp_path, monkey
         check(watch(monkeypatch), encoder_folder, reviews, tmp_path)
 
 
-def test_the_check_flags_rows_counted_as_units(encoder_folder, reviews, tmp_path, monkeypatch):
-    begin = sessions.begin
-    monkeypatch.setattr(sessions, "begin", lambda config, *, units: begin(config, units=60))
-    with flagged("n is not the number of units"):
-        check(watch(monkeypatch), encoder_folder, reviews, tmp_path)
-
-
 def test_the_check_flags_one_step_more(encoder_folder, reviews, tmp_path, monkeypatch):
     steps = runs.train_steps
 

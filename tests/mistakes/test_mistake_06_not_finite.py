@@ -27,7 +27,7 @@ def train_with(batch: list[int], bad: float, encoder: str, data: str, folder: Pa
 
     Only that text has the word whose embedding is `bad`.
     """
-    config = make_config(encoder, data, folder, tune=tune, directions=2, steps=1)
+    config = make_config(encoder, data, folder, tune=tune, directions=2)
     texts = [text.replace("actor", "plot") for text in read_data(config).texts]
     texts[POISONED] = f"actor {texts[POISONED]}"
     private = dataclasses.replace(read_data(config), texts=texts)
@@ -39,8 +39,8 @@ def train_with(batch: list[int], bad: float, encoder: str, data: str, folder: Pa
         encoder_model.get_input_embeddings().weight[word] = bad
     boundary = Boundary(session.plan, add_noise=list)
     with Ledger(folder / runs.LEDGER, session.header) as ledger:
-        train(session, private, ledger, sampler_of(UNITS, [batch]), boundary)
-        return session, ledger.releases[0]
+        train(session, private, ledger, sampler_of(UNITS, [batch] * 4), boundary)
+        return session, ledger.releases
 
 
 def check(bad: float, tune: str, encoder: str, data: str, folder: Path) -> None:
@@ -52,11 +52,10 @@ def check(bad: float, tune: str, encoder: str, data: str, folder: Path) -> None:
     assert released == expected, "a broken example reached the sum"
     for name, parameter in session.parameters.items():
         assert torch.isfinite(parameter).all(), f"{name} was poisoned"
-    assert any(expected)
+    assert any(map(any, expected.values()))
 
 
-@pytest.mark.parametrize("tune", ["head", "last-1"])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(("bad", "tune"), [(math.nan, "head"), (math.inf, "last-1")])
 def test_an_example_without_a_finite_loss_adds_nothing(
     bad, tune, encoder_folder, reviews, tmp_path
 ):

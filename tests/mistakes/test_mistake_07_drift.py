@@ -16,7 +16,7 @@ from hushtune.zo.losses import MovedLosses
 
 def check(encoder: str, data: str, folder: Path) -> None:
     """Training, with its forward passes, ends bit for bit where the releases alone lead."""
-    config = make_config(encoder, data, folder, tune="last-1", directions=2, steps=3)
+    config = make_config(encoder, data, folder, tune="last-1", directions=2)
     private = read_data(config)
     trained = new_session(config, units=private.units)
     with Ledger(folder / runs.LEDGER, trained.header) as ledger:

@@ -16,8 +16,10 @@ import pytest
 from conftest import write_reviews
 from insider import Insider, flagged, watch
 
+from hushtune import trainer
 from hushtune.cli import main
 from hushtune.privacy.boundary import Boundary, clip_to_grid, exact_sum
+from hushtune.privacy.ledger import LedgerError
 from hushtune.zo.head_losses import HeadLosses
 
 #: The expected size of a batch is public, so a batch of just this size tells nothing.
@@ -210,24 +212,38 @@ def check_failure(outside: Outside) -> None:
     assert not outside.holds(EXPECTED + 13, 3), "an error message holds the size of a batch"
 
 
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
-@pytest.mark.xfail(
-    strict=True, reason="the trainer does not withhold messages of errors in mid-step yet"
-)
-def test_an_error_in_mid_step_says_nothing_private(
-    kind, encoder_folder, tmp_path, monkeypatch, capfd, caplog
-):
+def fail_in_mid_step(kind: type[Exception], patch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise kind(f"loss {SECRET} in a batch of {EXPECTED + 13}")
 
-    monkeypatch.setattr(HeadLosses, "at", fail)
+    patch.setattr(HeadLosses, "at", fail)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_an_error_in_mid_step_says_nothing_private(
+    kind, encoder_folder, tmp_path, monkeypatch, capfd, caplog
+):
+    fail_in_mid_step(kind, monkeypatch)
     outside, stop = run_and_collect(encoder_folder, tmp_path, capfd, caplog)
-    assert not isinstance(stop, SystemExit) or stop.code
+    assert isinstance(stop, SystemExit)
+    assert stop.code == 1
+    assert kind.__name__ in outside.texts["stderr"]
     check_failure(outside)
 
 
-def test_the_check_flags_a_message_with_a_loss():
+def test_the_check_flags_an_error_that_is_passed_on(
+    encoder_folder, tmp_path, monkeypatch, capfd, caplog
+):
+    def passed_on(message: str) -> LedgerError:
+        return LedgerError(f"{message} {sys.exc_info()[1]}")
+
+    fail_in_mid_step(RuntimeError, monkeypatch)
+    monkeypatch.setattr(trainer, "StepFailed", passed_on)
+    outside, _ = run_and_collect(encoder_folder, tmp_path, capfd, caplog)
     with flagged("holds a loss"):
-        check_failure(Outside({"stderr": f"hushtune train: loss {SECRET:.6f}"}))
+        check_failure(outside)
+
+
+def test_the_check_flags_the_size_of_a_batch_in_an_error():
     with flagged("holds the size"):
         check_failure(Outside({"stderr": "hushtune train: 213 rows"}))

@@ -101,6 +101,8 @@ def test_a_family_trains_loads_elsewhere_replays_and_evaluates(
     for name in files:
         assert (run / name).read_bytes() == (again / name).read_bytes(), name
 
+    if "dpzero" in case.settings:
+        assert session.settings.distribution == "sphere"
     assert any(parameter.abs().sum() > 0 for parameter in session.parameters.values())
     inputs = _inputs(session)
     with torch.no_grad():

@@ -94,6 +94,7 @@ class CausalReadOut(ReadOut):
         logits = logits_at(self.model, inputs | {"use_cache": False}, positions)
         if self._single is not None:
             return logits[:, 0].index_select(1, self._single.to(logits.device))
+        assert targets is not None
         return log_likelihood(logits, targets).view(-1, self.labels)
 
 
