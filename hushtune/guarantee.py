@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hushtune.privacy import PrivacyPlan, accounting, group_privacy
-from hushtune.privacy.ledger import Record
+from hushtune.privacy.ledger import LedgerError, Record
 
 
 def describe_guarantee(record: Record) -> dict[str, Any]:
@@ -14,6 +14,8 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
     ε is that of the planned steps, since the time of an early stop may depend on releases.
     """
     header = record.header
+    if "private" not in header or "plan" not in header:
+        raise LedgerError("line 1: the header holds no plan, so nothing can be said of privacy.")
     steps = {
         "steps_charged": record.charges,
         "steps_released": len(record.releases),

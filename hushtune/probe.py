@@ -66,11 +66,13 @@ def run_probe(
     distribution: str,
     seed: int,
     perturbation_scale: float | None,
+    private: bool,
 ) -> Probe:
     """Look at the model on dummy text.
 
     Args:
         perturbation_scale: λ, or None to choose it.
+        private: whether examples must not touch each other.
 
     Raises:
         ProbeError: if the loss is not finite or does not depend on the moving parameters.
@@ -98,7 +100,9 @@ def run_probe(
     losses = make_losses(task, moving, scales, directions, prefix)
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
     shapes = [
-        shape if _isolated(losses, loaded, shape, candidates[0]) else Shape(1, shape.length)
+        shape
+        if not private or _isolated(losses, loaded, shape, candidates[0])
+        else Shape(1, shape.length)
         for shape in shapes
     ]
     task = ClassificationTask(loaded.readout, dummies, shapes)

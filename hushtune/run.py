@@ -52,6 +52,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, or go on training, in the folder `config.output`; returns the summary.
 
+    A run that is complete is left as it is.
+
     Args:
         features: a frozen encoder's features of texts seen before, shared between runs of the
             same encoder in one process.
@@ -73,13 +75,13 @@ def train(
     session = open_session(config, folder / LEDGER, units=data.units)
     if features is not None:
         session.features = features
-    metrics: list[dict[str, Any]] = []
+    metrics = Metrics(folder / "metrics.jsonl")
 
     def evaluate(name: str, step: int) -> float | None:
         if evaluation is None:
             return None
         accuracy = session.task(evaluation).accuracy()
-        metrics.append({"step": step, "accuracy": accuracy})
+        metrics.note(step, accuracy)
         progress.evaluated(name, accuracy)
         return accuracy
 
@@ -90,16 +92,17 @@ def train(
 
     sampler, boundary = bind(session.plan, data)
     with Ledger(folder / LEDGER, session.header) as ledger:
+        if ledger.charges == session.plan.steps and (folder / "summary.json").exists():
+            return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
         zero_shot = evaluate("zero-shot", 0)
         train_steps(session, data, ledger, sampler, boundary, after_step=after_step)
         final = evaluate("private" if session.header["private"] else "trained", session.plan.steps)
         save_model(session, folder)
-        write_config(folder / "config.yaml", config)
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
         write_json(folder / "privacy.json", guarantee)
-        lines = "".join(json.dumps(metric) + "\n" for metric in metrics)
-        (folder / "metrics.jsonl").write_text(lines)
+        metrics.write()
         trained = "private_accuracy" if session.header["private"] else "non_private_accuracy"
         summary = {
             "zero_shot_accuracy": zero_shot,
@@ -112,6 +115,31 @@ def train(
         }
         write_json(folder / "summary.json", summary)
     return summary
+
+
+class Metrics:
+    """Accuracies on public evaluation data by step; those of an interrupted run are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._accuracy: dict[int, float] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                self._accuracy[entry["step"]] = entry["accuracy"]
+
+    def note(self, step: int, accuracy: float) -> None:
+        """Add one and write all."""
+        self._accuracy[step] = accuracy
+        self.write()
+
+    def write(self) -> None:
+        """Write all, by ascending step."""
+        lines = [
+            json.dumps({"step": step, "accuracy": self._accuracy[step]}) + "\n"
+            for step in sorted(self._accuracy)
+        ]
+        self._path.write_text("".join(lines), encoding="utf-8")
 
 
 def open_session(config: Config, ledger: Path, *, units: int) -> Session:
@@ -157,7 +185,7 @@ def write_config(path: Path, config: Config) -> None:
     """The configuration as YAML, complete."""
     from ruamel.yaml import YAML
 
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # the order of the labels has a meaning
     with path.open("w", encoding="utf-8") as file:

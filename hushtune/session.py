@@ -93,7 +93,12 @@ class Session:
 
     def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""
-        return make_losses(task, self.parameters, self.scales, self.directions, self._prefix())
+        losses = make_losses(task, self.parameters, self.scales, self.directions, self._prefix())
+        ever_sampled = 1 - (1 - self.plan.sampling_probability) ** self.plan.steps
+        if isinstance(losses, HeadLosses) and ever_sampled > 0.5:
+            # In one go micro-batches are full; step by step most of their rows would be dummies.
+            losses.encode(np.arange(task.rows))
+        return losses
 
     def _prefix(self) -> FrozenPrefix:
         if self.probe is not None:
@@ -136,6 +141,7 @@ def begin(config: Config, *, units: int) -> Session:
         distribution=budget.distribution,
         seed=config.seed,
         perturbation_scale=_given(config.method.perturbation_scale),
+        private=config.privacy.mechanism != "none",
     )
     scales = dict.fromkeys(probe.parameters, 1.0)
     typical_slope = probe.slopes.typical

@@ -52,6 +52,7 @@ def train(
 
     while ledger.charges < plan.steps:
         charge = ledger.charge()
+        failure = None
         try:
             rows = data.rows_of(sampler.sample())
             values = losses.at(rows, passes, charge=charge)
@@ -59,8 +60,11 @@ def train(
             units = data.unit_of_row[rows]
             released = boundary.release(scalars, units, session.config.data.combine)
         except Exception as error:
-            # The error's own text and frames may hold private values; only its kind may leave.
-            raise StepFailed(f"step {charge} failed with {type(error).__name__}.") from None
+            # The error's text and frames may hold private values; only its kind may leave. It is
+            # raised outside of this block so that not even a crash reporter finds them.
+            failure = type(error).__name__
+        if failure is not None:
+            raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
         ledger.release(charge, released)
         update.apply(charge, released)
         after_step(ledger.charges)

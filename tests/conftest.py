@@ -11,10 +11,13 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-WORDS = (
-    "good bad great terrible fine awful film book food place was is the a very not it so story "
-    "plot actor service never always again simply truly rather quite it was and but"
-).split()
+# fmt: off
+WORDS = [
+    "good", "bad", "great", "terrible", "fine", "awful", "film", "book", "food", "place", "was",
+    "is", "the", "a", "very", "not", "it", "so", "story", "plot", "actor", "service", "never",
+    "always", "again", "simply", "truly", "rather", "quite", "it", "was", "and", "but",
+]
+# fmt: on
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +66,7 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> str:
             words = (
                 ["bad", "terrible", "awful"] if label == "negative" else ["good", "great", "fine"]
             )
-            text = " ".join(draw.choices(WORDS[8:], k=draw.randint(2, 20)) + [draw.choice(words)])
+            text = " ".join([*draw.choices(WORDS[8:], k=draw.randint(2, 20)), draw.choice(words)])
             value = {"text": text, "label": label, "user_id": f"u{row % (rows // 3 + 1)}"}
             file.write(json.dumps(value) + "\n")
     return str(path)

@@ -51,7 +51,8 @@ def run(arguments: Sequence[str]) -> int:
         | {
             "ε over steps": ", ".join(f"{value:.3g} after {steps}" for steps, value in curve)
             or None,
-            "expected": f"about {expected.seconds:.0f} s of training, {expected.peak_mib} MiB at peak",
+            "expected": f"about {expected.seconds:.0f} s of training, "
+            f"{expected.peak_mib} MiB at peak",
             "left out": f"{len(probe.left_out)} parameters that the loss does not read"
             if probe.left_out
             else None,

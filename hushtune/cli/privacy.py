@@ -63,7 +63,8 @@ def _show(guarantee: dict) -> None:
             "claimed": f"[bold]{line}[/bold]",
             "so far": f"ε = {guarantee['epsilon_of_charged_steps']:.4g} after "
             f"{guarantee['steps_charged']} of {guarantee['steps']} charged steps (informational)",
-            "released": f"{guarantee['steps_released']} steps of {guarantee['directions']} integers",
+            "released": f"{guarantee['steps_released']} steps, "
+            f"{guarantee['directions']} integers each",
             "mechanism": f"{guarantee['mechanism']}, noise multiplier "
             f"{guarantee['noise_multiplier']:.4g}, q = {guarantee['sampling_probability']:.4g}",
             "ε of groups": groups,

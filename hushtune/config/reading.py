@@ -132,7 +132,8 @@ def _wanted(problem: Any, path: list[str]) -> str:
         return f"{none}a section with the keys {', '.join(_keys_at(path))}"
     if problem["type"] == "literal_error":
         return str(problem["ctx"]["expected"])
-    return _TYPES.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+    message = str(problem["msg"]).removeprefix("Input should be ")
+    return _TYPES.get(problem["type"]) or message
 
 
 def _keys_at(path: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from hushtune.demo import messages
 from hushtune.report.terminal import TerminalProgress
 from hushtune.report.words import console, guarantee_line, show
 
-TRAIN_ROWS = 4000
+TRAIN_ROWS = 5000
 TEST_ROWS = 800
 
 

@@ -9,11 +9,11 @@ A message is put together from phrases:
 
     greeting, context, the request, asides, details, closing, sign-off
 
-Most requests are indirect. Some name only an internal procedure ("a K7"), whose meaning nothing but
-the labelled messages reveals. An aside names such a procedure beside the request, or mentions
-another intent that is *not* meant. A few requests could be read as either of two intents, and keep
-the label they were drawn with. So descriptions alone get about half of the messages right, and a
-linear head on a small sentence encoder about nine in ten.
+Half of the requests are indirect, and an aside may mention another intent that is *not* meant. Most
+messages also name the internal procedure they fall under ("a K7"), whose meaning nothing but the
+labelled messages reveals; a few name nothing else. A few requests could be read as either of two
+intents, and keep the label they were drawn with. So descriptions alone get about half of the
+messages right, and a linear head on a small sentence encoder nearly all.
 """
 
 import json
@@ -37,13 +37,13 @@ LABELS: dict[str, str] = {
 """Intent names and what they mean, in words chosen without a look at the messages."""
 
 # Shares of how a request is put, in percent; what is left is indirect.
-AMBIGUOUS_PERCENT = 4
-JARGON_PERCENT = 11
-DIRECT_PERCENT = 33
+AMBIGUOUS_PERCENT = 3
+JARGON_PERCENT = 4
+DIRECT_PERCENT = 45
 # Shares of messages that also name the procedure they fall under, and of those that also mention
 # an intent that is not meant, in percent.
-JARGON_ASIDE_PERCENT = 45
-ASIDE_PERCENT = 15
+JARGON_ASIDE_PERCENT = 85
+ASIDE_PERCENT = 8
 
 WORD_LIMITS = (8, 60)
 
@@ -118,7 +118,7 @@ def generate(count: int, seed: int) -> list[Message]:
 
 
 def write(
-    folder: str | Path, seed: int = 0, train: int = 4000, test: int = 800
+    folder: str | Path, seed: int = 0, train: int = 5000, test: int = 800
 ) -> tuple[Path, Path]:
     """Write `train.jsonl` and `test.jsonl` into `folder` and return their paths.
 
@@ -221,18 +221,18 @@ def _draft(label: str, customer: _Customer, random: Random) -> str:
     if chance(ASIDE_PERCENT):
         other = random.choice([name for name in LABELS if name != label])
         body.insert(random.randrange(2), random.choice(_ASIDES[other]))
-    if chance(24):
+    if chance(8):
         body.insert(0, random.choice(_CONTEXT))
-    if chance(80):
+    if chance(70):
         body.insert(random.choice([0, len(body)]), random.choice(_ACCOUNT_DETAILS))
-    if chance(22):
+    if chance(16):
         body.append(random.choice(_CONTACT_DETAILS))
-    if chance(30):
+    if chance(6):
         body.append(random.choice(_CLOSINGS))
-    if chance(45):
+    if chance(20):
         body.append(random.choice(_SIGN_OFFS))
     sentences = [fill(phrase, facts, random) for phrase in body]
-    if chance(50):
+    if chance(25):
         sentences[0] = after_greeting(sentences[0])
         sentences.insert(0, fill(random.choice(_GREETINGS), facts, random))
     return " ".join(sentences)

@@ -216,5 +216,6 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+        content: Any = plain.reshape(-1).view(torch.uint8).numpy()  # arrays are buffers
+        digest.update(content)
     return digest.hexdigest()

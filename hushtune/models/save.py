@@ -29,7 +29,8 @@ def save_model(session: Session, folder: Path) -> Path:
     # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
     options = {"save_embedding_layers": False} if session.tune == "lora" else {}
     if isinstance(model, EncoderClassifier):
-        model.encoder.save_pretrained(out, **options)
+        encoder: Any = model.encoder
+        encoder.save_pretrained(out, **options)
         save_label_vectors(model, list(session.config.task.labels), out)
         if session.tune != "lora":
             save_sentence_transformers_modules(model, session.loaded.readout.max_tokens, out)

@@ -1,14 +1,17 @@
 """Tables and progress for the terminal; public values only.
 
-The progress bar moves with the number of charged steps. Where the output is not a terminal a
-line is printed for every tenth of the run, so that logs hold no time of any step.
+How long a single step takes follows from how many units were drawn, so it is not shown: the bar
+moves by whole hundredths of the run, and the time left is an average over all steps so far, in
+half minutes. Where the output is not a terminal a line is printed for every tenth of the run.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from hushtune.plain import PlainPlan
 from hushtune.report.words import console, guarantee_line, show
@@ -22,6 +25,9 @@ class TerminalProgress:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._steps = 0
+        self._began_with = 0
+        self._percent = -1
+        self._start: float | None = None
 
     def started(self, session: Session, charges: int) -> None:
         """Print what is about to happen."""
@@ -35,24 +41,39 @@ class TerminalProgress:
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.description}"),
                 console=console,
                 transient=True,
+                auto_refresh=False,
             )
-            self._task = self._bar.add_task("", total=self._steps, completed=charges)
+            self._task = self._bar.add_task("", total=100, completed=0)
 
     def stepped(self, charges: int) -> None:
-        """Move the bar."""
+        """Show that so many steps are charged."""
         if self._quiet:
             return
-        if self._bar is not None:
+        if self._bar is None:
+            if charges % max(1, self._steps // 10) == 0:
+                console.print(f"step {charges} of {self._steps}")
+            return
+        if self._start is None:
+            self._start, self._began_with = time.monotonic(), charges
             self._bar.start()
-            self._bar.update(self._task, completed=charges)
-            if charges == self._steps:
-                self._bar.stop()
-        elif charges % max(1, self._steps // 10) == 0:
-            console.print(f"step {charges} of {self._steps}")
+        percent = 100 * charges // self._steps
+        if percent != self._percent:
+            self._percent = percent
+            left = self._time_left(self._start, charges)
+            self._bar.update(self._task, completed=percent, description=left, refresh=True)
+        if charges == self._steps:
+            self._bar.stop()
+
+    def _time_left(self, start: float, charges: int) -> str:
+        done = charges - self._began_with
+        if done < 0.05 * self._steps:
+            return ""
+        seconds = (time.monotonic() - start) / done * (self._steps - charges)
+        return f"about {math.ceil(seconds / 30) / 2:g} min left"
 
     def evaluated(self, name: str, accuracy: float) -> None:
         """Print an accuracy."""

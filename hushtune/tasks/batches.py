@@ -36,7 +36,9 @@ def bucket_shapes(
         expected_rows: expected number of examples a step; small batches get fewer, smaller
             shapes, since the rows of a micro-batch that are not needed are computed all the same.
     """
-    lengths = [16, 24, 32, 48, 64, 96, 128] + [128 * k for k in range(2, max_length // 128 + 2)]
+    fine = 8 if expected_rows >= 256 else 16
+    lengths = [16, 24, *range(32, 64, fine), *range(64, 128, 2 * fine)]
+    lengths += [128 * k for k in range(1, max_length // 128 + 1)]
     if expected_rows < 64:
         lengths = [length for length in lengths if length & (length - 1) == 0]
     lengths = [length for length in lengths if length < max_length] + [max_length]

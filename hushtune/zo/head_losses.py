@@ -65,6 +65,11 @@ class HeadLosses:
         self._scale = scale
         self._directions = directions
 
+    def encode(self, rows: np.ndarray) -> None:
+        """Compute the features of these rows now."""
+        with torch.inference_mode():
+            self._task.features_of(rows)
+
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) float64 losses."""
         if len(rows) == 0:

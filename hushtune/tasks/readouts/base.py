@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,7 @@ def _token_ends(tokenizer: Any, text: str) -> Sequence[int]:
     return [end for _, end in encoded["offset_mapping"]]
 
 
-def logits_at(model: nn.Module, inputs: Inputs, positions: Tensor) -> Tensor:
+def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
     """(rows, positions, vocabulary) logits at the given (rows, positions) only.
 
     The vocabulary-sized product is computed where it is needed and nowhere else: rows are picked
