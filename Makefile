@@ -9,14 +9,16 @@ PYTHON ?= python3
 EXTRAS ?= demo,test,lint
 PIP_OPTIONS ?=
 BIN := .venv/bin
-STAMP := .venv/installed
+comma := ,
+STAMP := .venv/installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: install demo test test-all lint format clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	@echo "installing into .venv (the first time this takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
 	    --constraint constraints.txt --editable ".[$(EXTRAS)]"

@@ -14,8 +14,7 @@ from hushtune.run import peak_memory
 from hushtune.session import Session
 from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
-from hushtune.zo.losses import MicroBatch
-from hushtune.zo.probe import PROBE_CHARGE
+from hushtune.zo.losses import PROBE_CHARGE, MicroBatch
 
 #: Seconds a step takes beside its forward passes: noise, ledger, bookkeeping.
 _OVERHEAD = 0.005

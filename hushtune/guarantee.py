@@ -68,10 +68,18 @@ def exclusions(header: dict[str, Any]) -> list[str]:
     sentences = []
     if data["population"] is None:
         sentences.append(f"The number of units, {header['plan']['population']}, is public.")
+    else:
+        sentences.append(
+            "The number of units was given by the user; it is covered only if it was rounded or "
+            "noised."
+        )
     if data["eval"] is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
     return [
         *sentences,
+        "Whoever runs the training, and the machine it runs on, are trusted with the data.",
+        "Noise and sampling come from cryptographic generators, so every ε, pure ε too, holds "
+        "against computationally bounded adversaries.",
         "Other runs on the same data, and settings tried before this run, add to ε.",
         "Running time and memory, as somebody on the machine sees them.",
         "The run folder protects people in the training data against its readers; "

@@ -14,8 +14,9 @@ from hushtune.tasks.batches import Shape
 from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
-from hushtune.tasks.readouts import example_length
+from hushtune.tasks.readouts import Example, ReadOut, example_length
 from hushtune.zo.directions import Directions
+from hushtune.zo.estimators import moves
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import Inputs, MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
@@ -65,12 +66,14 @@ def run_probe(
     *,
     distribution: str,
     seed: int,
+    directions_a_step: int,
     perturbation_scale: float | None,
     private: bool,
 ) -> Probe:
     """Look at the model on dummy text.
 
     Args:
+        directions_a_step: K.
         perturbation_scale: λ, or None to choose it.
         private: whether examples must not touch each other.
 
@@ -99,12 +102,9 @@ def run_probe(
     directions = make_directions(seed, moving, distribution)
     losses = make_losses(task, moving, scales, directions, prefix)
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
-    shapes = [
-        shape
-        if not private or _isolated(losses, loaded, shape, candidates[0])
-        else Shape(1, shape.length)
-        for shape in shapes
-    ]
+    if private:
+        coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
+        shapes = [Shape(1, shape.length) if shape in coupled else shape for shape in shapes]
     task = ClassificationTask(loaded.readout, dummies, shapes)
     losses = make_losses(task, moving, scales, directions, prefix)
     scale, slopes = _choose_scale(losses, task, candidates)
@@ -164,20 +164,51 @@ def _choose_scale(
     return max(seen, key=lambda pair: pair[1].agreement)
 
 
+def coupled_shapes(
+    losses: HeadLosses | MovedLosses,
+    readout: ReadOut,
+    shapes: Sequence[Shape],
+    scale: float,
+    directions: int,
+) -> list[Shape]:
+    """Those micro-batch shapes at which one row's losses depend on the others, on this machine.
+
+    Raises:
+        ProbeError: if the matrix products of a head couple rows, which no shape can mend.
+    """
+    if isinstance(losses, HeadLosses):
+        for estimator in ("two-sided", "one-sided"):
+            if not losses.block_is_isolated(moves(estimator, directions, scale), readout.labels):
+                raise ProbeError(
+                    "model.tune: on this machine a row's product with the head depends on the "
+                    "other rows of a block, so that head alone cannot be tuned privately."
+                )
+    return [shape for shape in shapes if not _isolated(losses, readout, shape, scale)]
+
+
 def _isolated(
-    losses: HeadLosses | MovedLosses, loaded: LoadedModel, shape: Shape, scale: float
+    losses: HeadLosses | MovedLosses, readout: ReadOut, shape: Shape, scale: float
 ) -> bool:
-    readout = loaded.readout
-    texts = dummy_texts(shape.rows)
-    encoded = [readout.encode(text) for text in texts]
-    dummy = readout.dummy
-    encoded = [example if example_length(example) <= shape.length else dummy for example in encoded]
+    # Numbered, so that all rows differ.
+    texts = [f"{index} {text}" for index, text in enumerate(dummy_texts(shape.rows))]
+    encoded = [_fitting(readout, text, shape.length) for text in texts]
 
     def collate(numbers: Sequence[int]) -> Inputs:
-        examples = [encoded[number - 1] if number else dummy for number in numbers]
+        examples = [encoded[number - 1] if number else readout.dummy for number in numbers]
         labels = torch.tensor([number % readout.labels for number in numbers])
         inputs = readout.collate(examples, shape.length)
         device = next(iter(inputs.values())).device
         return {**inputs, "labels": labels.to(device)}
 
     return is_isolated(losses, collate, shape.rows, scale)
+
+
+def _fitting(readout: ReadOut, text: str, length: int) -> Example:
+    """The beginning of the text that fits into so many tokens."""
+    words = text.split()
+    while words:
+        example = readout.encode(" ".join(words))
+        if example_length(example) <= length:
+            return example
+        words = words[: len(words) * 3 // 4]
+    return readout.dummy

@@ -7,6 +7,7 @@ the ledger and the base model alone.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 
 from hushtune import config as configuration
 from hushtune import session as sessions
-from hushtune.config import Config
+from hushtune.config import Config, ConfigError
 from hushtune.guarantee import describe_guarantee
+from hushtune.models.load import hash_tensors
 from hushtune.models.save import save_model
 from hushtune.plain import PlainPlan, PlainSum
 from hushtune.privacy import PrivacyPlan
@@ -72,6 +74,9 @@ def train(
         evaluation = read_labelled_text(config.data.eval, config.data, names, with_units=False)
 
     folder = Path(config.output)
+    for name in ("model", "adapter"):
+        if os.path.realpath(folder / name) == os.path.realpath(config.model.name):
+            raise ConfigError(f"output: {folder}/{name} is the base model; choose another folder.")
     session = open_session(config, folder / LEDGER, units=data.units)
     if features is not None:
         session.features = features
@@ -112,6 +117,7 @@ def train(
             "steps": session.plan.steps,
             "seconds": round(time.monotonic() - start),
             "peak_rss_mib": peak_memory(),
+            "moved_sha256": hash_tensors(session.parameters.items()),
         }
         write_json(folder / "summary.json", summary)
     return summary
@@ -146,7 +152,8 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
     """The session of a new run, or the one that the ledger in the run folder began with."""
     if not ledger.exists() or b"\n" not in ledger.read_bytes():
         return sessions.begin(config, units=units)
-    header = ledgers.read(ledger).header
+    record = ledgers.read(ledger)
+    header = record.header
     changed = configuration.differences(configuration.from_values(header["config"]), config)
     if changed:
         raise LedgerError(
@@ -158,7 +165,10 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
             f"{config.data.train} has {units} units, the run in {ledger.parent} began with "
             f"{header['plan']['population']}: restore the data, or choose another output folder."
         )
-    return sessions.resume(header)
+    session = sessions.resume(header)
+    if header["private"] and record.charges < session.plan.steps:
+        session.require_isolation()
+    return session
 
 
 def bind(

@@ -17,14 +17,21 @@ import torch
 from torch import nn
 
 from hushtune import methods
-from hushtune.config import Config, check_units, from_values
+from hushtune.config import Config, check_units, default_delta, from_values
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger import LedgerError
-from hushtune.probe import LABEL_VECTORS, Probe, make_directions, make_losses, run_probe
+from hushtune.probe import (
+    LABEL_VECTORS,
+    Probe,
+    coupled_shapes,
+    make_directions,
+    make_losses,
+    run_probe,
+)
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
@@ -100,6 +107,29 @@ class Session:
             losses.encode(np.arange(task.rows))
         return losses
 
+    def require_isolation(self) -> None:
+        """Try on this machine what the probe tried where the run began.
+
+        Raises:
+            LedgerError: if examples would touch each other here.
+        """
+        nothing = LabelledText([], np.empty(0, np.int64), np.empty(0, np.int64))
+        losses = make_losses(
+            self.task(nothing), self.parameters, self.scales, self.directions, self._prefix()
+        )
+        coupled = coupled_shapes(
+            losses,
+            self.loaded.readout,
+            self.shapes,
+            self.settings.perturbation_scale,
+            self.plan.directions,
+        )
+        if coupled:
+            raise LedgerError(
+                f"on this machine {coupled[0].rows} texts of {coupled[0].length} tokens touch each "
+                "other's losses; go on where the run began, or begin a new run here."
+            )
+
     def _prefix(self) -> FrozenPrefix:
         if self.probe is not None:
             return self.probe.prefix
@@ -140,6 +170,7 @@ def begin(config: Config, *, units: int) -> Session:
         ),
         distribution=budget.distribution,
         seed=config.seed,
+        directions_a_step=budget.directions,
         perturbation_scale=_given(config.method.perturbation_scale),
         private=config.privacy.mechanism != "none",
     )
@@ -247,7 +278,7 @@ def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: 
         )
     delta = privacy.delta
     if delta == "auto":
-        delta = 1e-5 if privacy.mechanism == "gaussian" else 0.0
+        delta = default_delta(privacy.mechanism, population)
     return PrivacyPlan.for_epsilon(
         epsilon=privacy.epsilon or 0.0,
         delta=delta,

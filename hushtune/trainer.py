@@ -7,15 +7,16 @@ parameters. Nothing else of a step is logged, counted or timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hushtune.plain import PlainSum
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger, StepFailed
-from hushtune.privacy.sampling import PoissonSampler
+from hushtune.privacy.sampling import PoissonSampler, representable_probability
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
-from hushtune.zo.estimators import moves, slopes
+from hushtune.zo.estimators import Move, moves, slopes
+from hushtune.zo.probe import Losses
 
 #: Called after each step with the number of steps charged so far.
 AfterStep = Callable[[int], None]
@@ -40,8 +41,7 @@ def train(
         StepFailed: if the step's computation failed; it is never tried again at another shape.
         ValueError: if noise or sampling were injected and the ledger does not say so.
     """
-    if (sampler.injected or boundary.injected) and ledger.header["private"]:
-        raise ValueError("Expected the ledger to be marked NOT PRIVATE: noise was injected.")
+    _require_one_plan(session, ledger, sampler, boundary)
     chosen, plan = session.settings, session.plan
     losses = session.losses(session.task(data))
     update = session.update()
@@ -52,19 +52,46 @@ def train(
 
     while ledger.charges < plan.steps:
         charge = ledger.charge()
-        failure = None
-        try:
-            rows = data.rows_of(sampler.sample())
-            values = losses.at(rows, passes, charge=charge)
-            scalars = slopes(chosen.estimator, values, chosen.perturbation_scale)
-            units = data.unit_of_row[rows]
-            released = boundary.release(scalars, units, session.config.data.combine)
-        except Exception as error:
-            # The error's text and frames may hold private values; only its kind may leave. It is
-            # raised outside of this block so that not even a crash reporter finds them.
-            failure = type(error).__name__
-        if failure is not None:
-            raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
+        released = _private_step(session, data, losses, passes, sampler, boundary, charge)
         ledger.release(charge, released)
         update.apply(charge, released)
         after_step(ledger.charges)
+
+
+def _private_step(
+    session: Session,
+    data: LabelledText,
+    losses: Losses,
+    passes: Sequence[Move],
+    sampler: PoissonSampler,
+    boundary: Boundary | PlainSum,
+    charge: int,
+) -> tuple[int, ...]:
+    """What charge `charge` releases. Private values live here, and die with this frame."""
+    chosen = session.settings
+    try:
+        rows = data.rows_of(sampler.sample())
+        values = losses.at(rows, passes, charge=charge)
+        scalars = slopes(chosen.estimator, values, chosen.perturbation_scale)
+        return boundary.release(scalars, data.unit_of_row[rows], session.config.data.combine)
+    except Exception as error:
+        # The error's text and frames may hold private values; only its kind may leave.
+        failure = type(error).__name__
+        rows = values = scalars = None
+    raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
+
+
+def _require_one_plan(
+    session: Session, ledger: Ledger, sampler: PoissonSampler, boundary: Boundary | PlainSum
+) -> None:
+    """What runs must be what the ledger accounts for."""
+    private = ledger.header["private"]
+    if (sampler.injected or boundary.injected) and private:
+        raise ValueError("Expected the ledger to be marked NOT PRIVATE: noise was injected.")
+    if isinstance(boundary, PlainSum) and private:
+        raise ValueError("Expected a boundary with noise: the ledger is marked private.")
+    if isinstance(boundary, Boundary) and boundary.plan != session.plan:
+        raise ValueError("Expected the boundary to be made from the session's plan.")
+    wanted = representable_probability(session.plan.sampling_probability)
+    if sampler.probability != wanted and not sampler.injected:
+        raise ValueError("Expected the sampler to have the plan's sampling probability.")

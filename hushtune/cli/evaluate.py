@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 
     folder, path, as_json = parse_flags(command, arguments, prog="hushtune eval")
 
-    from hushtune.config import from_values
+    from hushtune.config import ConfigError, from_values, same_data
     from hushtune.models.restore import load_tuned
     from hushtune.privacy import ledger as ledgers
     from hushtune.report.words import show
@@ -37,6 +37,10 @@ def run(arguments: Sequence[str]) -> int:
 
     header = ledgers.read(Path(folder) / "ledger.jsonl").header
     config = from_values(header["config"])
+    if same_data(path, config.data.train):
+        raise ConfigError(
+            f"--data: {path} is the run's private training data; public data is needed."
+        )
     labelled = read_labelled_text(path, config.data, tuple(config.task.labels), with_units=False)
     result = {
         "accuracy": load_tuned(folder, header).accuracy(labelled),

@@ -40,10 +40,14 @@ def run(arguments: Sequence[str]) -> int:
     from hushtune.report.words import show
 
     session = runs.replay(path, model=model, out=Path(out))
+    moved = hash_tensors(session.parameters.items())
+    summary = path.with_name("summary.json")
+    trained = json.loads(summary.read_text()).get("moved_sha256") if summary.exists() else None
     result = {
         "out": out,
         "parameters": sum(parameter.numel() for parameter in session.parameters.values()),
-        "moved_sha256": hash_tensors(session.parameters.items()),
+        "moved_sha256": moved,
+        "same_as_trained": None if trained is None else moved == trained,
     }
     if as_json:
         print(json.dumps(result))
@@ -53,7 +57,10 @@ def run(arguments: Sequence[str]) -> int:
             {
                 "written to": out,
                 "moved parameters": f"{result['parameters']:,}",
-                "SHA-256": result["moved_sha256"],
+                "SHA-256": moved,
+                "trained model": {None: None, True: "the same, bit for bit", False: "DIFFERENT"}[
+                    result["same_as_trained"]
+                ],
             },
         )
     return 0

@@ -1,6 +1,6 @@
 """The configuration of a run: what may be set, how it is read, and what is refused."""
 
-from hushtune.config.checks import check, check_units
+from hushtune.config.checks import check, check_units, default_delta, same_data
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     Config,
@@ -25,7 +25,9 @@ __all__ = [
     "TaskConfig",
     "check",
     "check_units",
+    "default_delta",
     "differences",
     "from_values",
     "load",
+    "same_data",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 
 from hushtune.config.settings import Config, ConfigError
@@ -21,6 +22,12 @@ def check(config: Config) -> None:
     """
     model, data = config.model, config.data
     _require(bool(model.name), "model.name", model.name, "a folder or a name on the hub")
+    _require(
+        data.eval is None or not same_data(data.eval, data.train),
+        "data.eval",
+        data.eval,
+        "public data, and not the private training data",
+    )
     _require(
         re.fullmatch(r"auto|full|lora|head|bias|last-[1-9]\d*", model.tune) is not None,
         "model.tune",
@@ -62,7 +69,7 @@ def check_units(config: Config, units: int) -> None:
     if config.privacy.mechanism == "none":
         return
     if delta == "auto":
-        delta = 1e-5 if config.privacy.mechanism == "gaussian" else 0.0
+        delta = default_delta(config.privacy.mechanism, units)
     # With δ = 1/n, publishing one unit picked at random would count as private.
     _require(
         delta < 1 / units, "privacy.delta", delta, f"below 1 / number of units = {1 / units:.3g}"
@@ -149,6 +156,16 @@ def _check_privacy(config: Config) -> None:
             delta,
             "0 for the Laplace mechanism with several directions or with adjacency replace-one",
         )
+
+
+def same_data(one: str, other: str) -> bool:
+    """Whether two names of files or hub data sets mean the same."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def default_delta(mechanism: str, units: int) -> float:
+    """What δ `auto` stands for: 1e-5, or a tenth of 1 / units where that is less; 0 for Laplace."""
+    return min(1e-5, 0.1 / units) if mechanism == "gaussian" else 0.0
 
 
 def _require(holds: bool, key: str, value: object, accepted: str) -> None:

@@ -92,7 +92,7 @@ class MethodConfig:
 
     name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo"] = "dp-aggzo"
     directions: int | Auto = "auto"
-    """K, directions a step; 1 for all methods but dp-aggzo."""
+    """K, directions a step; 1 for dp-zo and dpzero."""
     distribution: Literal["auto", "rademacher", "normal", "sphere"] = "auto"
     """Of the directions' entries; auto: rademacher (dpzero: sphere)."""
     estimator: Literal["auto", "two-sided", "one-sided"] = "auto"
@@ -123,7 +123,7 @@ class PrivacyConfig:
 
     epsilon: float | None = None
     delta: float | Auto = "auto"
-    """auto: 1e-5 for gaussian, 0 for laplace."""
+    """auto: 1e-5 or, if less, 0.1 / number of units for gaussian; 0 for laplace."""
     mechanism: Literal["gaussian", "laplace", "none"] = "gaussian"
     """laplace gives pure ε; none goes with method mezo only."""
     adjacency: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,17 +70,11 @@ def demonstrate(output: str, *, epsilon: float, quiet: bool) -> dict[str, Any]:
 
     if not quiet:
         console.rule("the same without privacy, for comparison", align="left")
-    shutil.rmtree(bare, ignore_errors=True)
     plain = runs.train(_without_privacy(config, bare), progress, features=features)
 
     guarantee = json.loads((folder / "privacy.json").read_text())
-    summary = {
-        "zero_shot_accuracy": private["zero_shot_accuracy"],
-        "private_accuracy": private["private_accuracy"],
+    summary = private | {
         "non_private_accuracy": plain["non_private_accuracy"],
-        "epsilon": private["epsilon"],
-        "delta": private["delta"],
-        "steps": private["steps"],
         "seconds": round(time.monotonic() - start),
         "peak_rss_mib": runs.peak_memory(),
     }

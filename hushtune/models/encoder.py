@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hushtune.config import ConfigError
+
 #: Inner products are multiplied by this before the softmax; 5 to 20 did about equally well.
 LOGIT_SCALE = 10.0
 
@@ -60,12 +62,34 @@ def embed(encoder: nn.Module, pooling: str, input_ids: Tensor, attention_mask: T
     return functional.normalize(pooled, dim=-1)
 
 
-def pooling_of(folder: str) -> str:
-    """The pooling that a sentence-transformers folder asks for; mean where it says nothing."""
-    config = Path(folder) / "1_Pooling" / "config.json"
-    if config.exists() and json.loads(config.read_text()).get("pooling_mode_cls_token"):
-        return "cls"
-    return "mean"
+def pooling_of(name: str) -> str:
+    """The pooling of a sentence-transformers folder or hub name; mean where it says nothing.
+
+    Raises:
+        ConfigError: if it asks for another pooling than mean or cls.
+    """
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        name,
+        "1_Pooling/config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return "mean"
+    modes = json.loads(Path(path).read_text(encoding="utf-8"))
+    asked = {
+        key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True
+    }
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if not asked and modes.get("pooling_mode") in known.values():
+        return modes["pooling_mode"]
+    if len(asked) > 1 or not asked <= known.keys():
+        raise ConfigError(
+            f"model.name: {name} pools by {', '.join(sorted(asked))}; it must be mean or cls."
+        )
+    return known[asked.pop()] if asked else "mean"
 
 
 def describe_labels(

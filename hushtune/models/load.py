@@ -73,6 +73,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
     options: dict[str, Any] = {"dtype": _DTYPES[model.dtype], "output_loading_info": True}
     if kind == "head":
         names = list(task.labels)
+        _require_order_of_head(config, names)
         options |= {
             "num_labels": len(names),
             "id2label": dict(enumerate(names)),
@@ -108,6 +109,16 @@ _AUTO_CLASSES: dict[str, str] = {
     "head": "AutoModelForSequenceClassification",
     "descriptions": "AutoModel",
 }
+
+
+def _require_order_of_head(config: Any, names: list[str]) -> None:
+    """A head that knows these labels scores them in its own order."""
+    known = [name for _, name in sorted((config.id2label or {}).items())]
+    if known != names and sorted(map(str.lower, known)) == sorted(map(str.lower, names)):
+        raise ConfigError(
+            f"task.labels: the model's head has these labels in another order or spelling; write "
+            f"them as {', '.join(known)}, or choose another checkpoint."
+        )
 
 
 def _hub_call(name: str, auto_class: str, **options: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import nn
 from hushtune.config import from_values
 from hushtune.models.load import load_model
 from hushtune.models.save import LABEL_VECTORS_FILE
+from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
@@ -54,6 +55,8 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
     run = Path(run)
     config = from_values(header["config"], source=f"{run}/ledger.jsonl")
     adapter, model = run / "adapter", run / "model"
+    if not adapter.exists() and not model.exists():
+        raise LedgerError(f"{run}: this run is not complete; repeat its `hushtune train` command.")
     if not adapter.exists():
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, name=str(model))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from hushtune.config import ConfigError
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ LABEL_VECTORS_FILE = "label_vectors.safetensors"
 
 def save_model(session: Session, folder: Path) -> Path:
     """Write `folder/adapter` (LoRA, for PEFT) or `folder/model` (for transformers)."""
-    out = folder / ("adapter" if session.tune == "lora" else "model")
+    target = folder / ("adapter" if session.tune == "lora" else "model")
+    base = Path(session.config.model.name)
+    if target.exists() and base.exists() and target.samefile(base):
+        raise ConfigError(f"output: {target} is the base model; choose another folder.")
+    out = target.with_name(target.name + ".part")  # renamed when complete
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     model: Any = session.loaded.model
@@ -37,7 +42,9 @@ def save_model(session: Session, folder: Path) -> Path:
     else:
         model.save_pretrained(out, **options)
     session.loaded.tokenizer.save_pretrained(out)
-    return out
+    shutil.rmtree(target, ignore_errors=True)
+    out.rename(target)
+    return target
 
 
 def save_label_vectors(model: EncoderClassifier, labels: list[str], out: Path) -> None:

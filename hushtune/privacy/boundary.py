@@ -52,7 +52,7 @@ class Boundary:
     """
 
     def __init__(self, plan: PrivacyPlan, *, add_noise: AddNoise | None = None) -> None:
-        self._plan = plan
+        self.plan = plan
         self._add_noise = add_noise or exact_noise(plan)
         self.injected = add_noise is not None
 
@@ -71,14 +71,14 @@ class Boundary:
                 unit's own fixed order.
             combine: how a unit's rows become one vector before the clip.
         """
-        directions = self._plan.directions
+        directions = self.plan.directions
         if scalars.shape != (len(unit_of_row), directions):
             # The number of rows is private, and this text may reach a terminal.
             raise ValueError(
                 f"Expected scalars of shape (rows, {directions}), one row per unit row."
             )
         per_unit = combine_rows(scalars, unit_of_row, combine)
-        bounded = clip_to_grid(per_unit, self._plan)
+        bounded = clip_to_grid(per_unit, self.plan)
         return tuple(int(value) for value in self._add_noise(exact_sum(bounded)))
 
 

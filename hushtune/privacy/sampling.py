@@ -58,6 +58,7 @@ class PoissonSampler:
                 "see representable_probability."
             )
         self._units = units
+        self.probability = probability
         self._threshold = np.uint64(round(probability * RESOLUTION))
         self._random_bytes = random_bytes or os.urandom
         self.injected = random_bytes is not None

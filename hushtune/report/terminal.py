@@ -1,8 +1,9 @@
 """Tables and progress for the terminal; public values only.
 
 How long a single step takes follows from how many units were drawn, so it is not shown: the bar
-moves by whole hundredths of the run, and the time left is an average over all steps so far, in
-half minutes. Where the output is not a terminal a line is printed for every tenth of the run.
+moves by hundredths of the run and by at least ten steps, and the time left is an average over all
+steps so far, in half minutes. Where the output is not a terminal a line is printed for every tenth
+of the run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ class TerminalProgress:
         self._bar: Progress | None = None
         self._steps = 0
         self._began_with = 0
-        self._percent = -1
         self._start: float | None = None
 
     def started(self, session: Session, charges: int) -> None:
@@ -54,15 +54,15 @@ class TerminalProgress:
         if self._quiet:
             return
         if self._bar is None:
-            if charges % max(1, self._steps // 10) == 0:
+            if charges % max(10, self._steps // 10) == 0:
                 console.print(f"step {charges} of {self._steps}")
             return
         if self._start is None:
             self._start, self._began_with = time.monotonic(), charges
             self._bar.start()
-        percent = 100 * charges // self._steps
-        if percent != self._percent:
-            self._percent = percent
+        every = max(10, self._steps // 100)
+        if charges % every == 0 or charges == self._steps:
+            percent = 100 * charges // self._steps
             left = self._time_left(self._start, charges)
             self._bar.update(self._task, completed=percent, description=left, refresh=True)
         if charges == self._steps:

@@ -158,11 +158,16 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets
+    import huggingface_hub
 
     # The library keeps plain text in its cache: give it a private folder that goes away.
     with tempfile.TemporaryDirectory(prefix="hushtune-") as folder:
         try:
-            rows = datasets.load_dataset(name, split="train", cache_dir=folder)
+            rows = datasets.load_dataset(
+                huggingface_hub.snapshot_download(name, repo_type="dataset", cache_dir=folder),
+                split="train",
+                cache_dir=folder,
+            )
         except Exception as error:
             raise DataError(
                 f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
@@ -198,8 +203,10 @@ def _name(place: str, row: dict[str, Any], column: str, *, needed_for: str) -> s
     value = _cell(place, row, column)
     if value is None or value != value or not str(value).strip():
         raise DataError(f"{place}: {column} is null or empty; every row needs its {needed_for}.")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 7 and 7.0 are one user
     # `true` is spelled the same in JSON data and in YAML.
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+    return json.dumps(value) if isinstance(value, bool) else str(value).strip()
 
 
 def _cell(place: str, row: dict[str, Any], column: str) -> Any:

@@ -23,7 +23,7 @@ _SENTENCES = (
 
 
 def dummy_texts(count: int) -> list[str]:
-    """`count` different public texts, from one sentence to several, always the same ones."""
+    """`count` public texts, from one sentence to several; after sixteen they begin again."""
     texts = []
     for index in range(count):
         sentences = 1 + index % 4

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
-from hushtune.zo.losses import Inputs
+from hushtune.zo.losses import PROBE_CHARGE, Inputs
 
 #: Rows of a block; fixed, so that a row's numbers do not depend on how many rows there are.
 BLOCK_ROWS = 64
@@ -82,6 +82,31 @@ class HeadLosses:
         """(rows of the micro-batch, moves) float64 losses, dummy rows included."""
         with torch.inference_mode():
             return self._losses(self._task.features(inputs), inputs["labels"], moves, charge)
+
+    def block_is_isolated(self, moves: Sequence[Move], labels: int) -> bool:
+        """Whether a row of a block has the same losses in any place and any company.
+
+        Tried on made-up features, with the very moves of a step.
+        """
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn((BLOCK_ROWS, self._head.shape[-1]), generator=generator)
+        features = torch.nn.functional.normalize(features, dim=-1).to(self._head.device)
+        targets = (torch.arange(BLOCK_ROWS) % labels).to(self._head.device)
+
+        def evaluate(order: Tensor) -> np.ndarray:
+            return self._losses(features[order], targets[order], moves, PROBE_CHARGE)
+
+        with torch.inference_mode():
+            together = evaluate(torch.arange(BLOCK_ROWS))
+            turned = [
+                np.array_equal(np.roll(evaluate(torch.arange(BLOCK_ROWS).roll(k)), -k, 0), together)
+                for k in (1, 7, BLOCK_ROWS // 2)
+            ]
+            alone = [
+                np.array_equal(evaluate(torch.tensor([row]))[0], together[row])
+                for row in range(0, BLOCK_ROWS, 5)
+            ]
+        return all(turned) and all(alone)
 
     def _losses(
         self, features: Tensor, labels: Tensor, moves: Sequence[Move], charge: int

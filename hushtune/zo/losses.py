@@ -16,6 +16,9 @@ from hushtune.zo.substitution import Substitution
 
 Inputs = dict[str, Tensor]
 
+#: A charge index that no run reaches: the probe's directions are never a step's directions.
+PROBE_CHARGE = 2**62
+
 
 class MicroBatch(NamedTuple):
     """A forward pass's worth of examples, in one of a few fixed shapes.

@@ -17,10 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hushtune.zo.estimators import Estimator, Move, moves, slopes
-from hushtune.zo.losses import Inputs, MicroBatch
-
-#: A charge index that no run reaches: the probe's directions are never a step's directions.
-PROBE_CHARGE = 2**62
+from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch
 
 
 class Losses(Protocol):

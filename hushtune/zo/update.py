@@ -3,7 +3,7 @@
     θ ← θ − η_t · Σ_k g_k z_k / K,     g = released · grid / expected units
 
 The arithmetic is the same for training, resuming and replay, on every machine: scalars in IEEE
-float64 by addition, multiplication, division and square root only, then float32 coefficients,
+float64 by correctly rounded operations only, then float32 coefficients,
 added in the order of k. In 16-bit formats the result is rounded stochastically with public random
 bits, so that updates smaller than half a unit in the last place are not lost.
 """
@@ -69,7 +69,8 @@ class NormalisedStepSize(PlainStepSize):
         self._weight = 0.0
 
     def of(self, charge: int, slopes: Sequence[float]) -> float:
-        square = sum(slope * slope for slope in slopes) / len(slopes)
+        # fsum is correctly rounded, so that no machine or version of Python differs.
+        square = math.fsum(slope * slope for slope in slopes) / len(slopes)
         self._mean_square = _BETA * self._mean_square + (1 - _BETA) * square
         self._weight = _BETA * self._weight + (1 - _BETA)
         size = math.sqrt(self._mean_square / self._weight)
