@@ -234,11 +234,14 @@ def test_an_error_in_mid_step_says_nothing_private(
 def test_the_check_flags_an_error_that_is_passed_on(
     encoder_folder, tmp_path, monkeypatch, capfd, caplog
 ):
-    def passed_on(message: str) -> LedgerError:
-        return LedgerError(f"{message} {sys.exc_info()[1]}")
+    def passing_on(_session, _data, losses, passes, _sampler, _boundary, charge):
+        try:
+            return losses.at(np.arange(EXPECTED), passes, charge=charge)
+        except RuntimeError as error:
+            raise LedgerError(f"step {charge} failed: {error}") from None
 
     fail_in_mid_step(RuntimeError, monkeypatch)
-    monkeypatch.setattr(trainer, "StepFailed", passed_on)
+    monkeypatch.setattr(trainer, "_private_step", passing_on)
     outside, _ = run_and_collect(encoder_folder, tmp_path, capfd, caplog)
     with flagged("holds a loss"):
         check_failure(outside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def test_a_family_trains_loads_elsewhere_replays_and_evaluates(
         found = _loaded_elsewhere(case, session, folder, run / kind)(**inputs)[0]
     assert torch.equal(expected, found)
 
-    result = command(capsys, "eval", str(run), "--data", data)
+    public = shutil.copy(data, tmp_path / "public.jsonl")
+    result = command(capsys, "eval", str(run), "--data", str(public))
     assert result["rows"] == 12
     assert len(hushtune.load(run).predict(["a good film", "a bad book"])) == 2
 
