@@ -29,7 +29,10 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
             **steps,
             "exclusions": ["This run has no privacy: nothing was clipped and no noise added."],
         }
-    plan = PrivacyPlan.from_json(header["plan"])
+    try:
+        plan = PrivacyPlan.from_json(header["plan"])
+    except (TypeError, ValueError) as error:
+        raise LedgerError(f"line 1: the header's plan cannot be used: {error}") from None
     epsilon = plan.epsilon()
     return {
         "private": True,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 #: Command: (module, what it does).
 COMMANDS = {
     "train": ("train", "adapt a model to private text, or go on where a run stopped"),
-    "plan": ("plan", "noise, ε, expected time and memory, before any data is touched"),
+    "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
     "eval": ("evaluate", "accuracy of a run's model on public data"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),

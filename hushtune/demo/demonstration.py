@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,8 +89,6 @@ def demonstrate(output: str, *, epsilon: float, quiet: bool) -> dict[str, Any]:
 
 
 def _without_privacy(config: Config, folder: Path) -> Config:
-    import dataclasses
-
     return dataclasses.replace(
         config,
         method=MethodConfig(name="mezo"),
@@ -97,7 +99,8 @@ def _without_privacy(config: Config, folder: Path) -> Config:
 
 def _introduce(train: Path) -> None:
     with train.open(encoding="utf-8") as lines:
-        first = [json.loads(next(lines)) for _ in range(2)]
+        rows = [json.loads(line) for line in lines]
+    first = [next(row for row in rows if row["label"] == label) for label in ("refund", "fraud")]
     console.print(f"{TRAIN_ROWS} made-up support messages with names and account numbers, such as")
     for row in first:
         console.print(f"  [dim]{row['label']}[/dim]  {row['text']}", markup=True)
@@ -120,5 +123,11 @@ def _conclude(summary: dict[str, Any], guarantee: dict[str, Any], folder: Path) 
             "run folder": str(folder),
         },
     )
-    console.print(f"\ntry next:  hushtune privacy {folder}")
-    console.print(f"           hushtune replay {folder} --out {folder}-replayed")
+    command = "hushtune" if shutil.which("hushtune") else _installed_command()
+    console.print(f"\ntry next:  {command} privacy {folder}")
+    console.print(f"           {command} replay {folder} --out {folder}-replayed")
+
+
+def _installed_command() -> str:
+    """The command beside this Python, for people who have not activated its environment."""
+    return os.path.relpath(Path(sys.executable).parent / "hushtune")
