@@ -111,7 +111,7 @@ def test_a_setting_that_cannot_be_used_is_named_with_what_can(
 def test_a_model_folder_that_does_not_exist_is_named(refusal: Refusal):
     folder = str(refusal.folder / "no-model")
     line = refusal("--model.name", folder)
-    assert line.startswith(f"model.name: {folder} is not accepted by AutoConfig (")
+    assert line.startswith(f"model.name: {folder} is not accepted, there is no such folder; ")
     assert line.endswith("it must be a folder written by save_pretrained, or a name on the hub.")
 
 

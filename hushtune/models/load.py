@@ -63,6 +63,13 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         ConfigError: the model cannot be loaded, or its tokenizer does not fit the task.
         CouplingError: the model couples the examples of a batch.
     """
+    if (model.name.startswith((".", "/", "~")) or model.name.count("/") > 1) and not os.path.isdir(
+        model.name
+    ):
+        raise ConfigError(
+            f"model.name: {model.name} is not accepted, there is no such folder; it must be a "
+            "folder written by save_pretrained, or a name on the hub."
+        )
     config = _hub_call(model.name, "AutoConfig")
     kind = _readout_kind(model.name, config, task.readout)
     tokenizer = _hub_call(model.name, "AutoTokenizer")
