@@ -7,7 +7,6 @@ the ledger and the base model alone.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, Protocol
 
 from hushtune import config as configuration
 from hushtune import session as sessions
-from hushtune.config import Config, ConfigError
+from hushtune.config import Config
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
-from hushtune.models.save import save_model
+from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.plain import PlainPlan, PlainSum
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy import ledger as ledgers
@@ -74,9 +73,7 @@ def train(
         evaluation = read_labelled_text(config.data.eval, config.data, names, with_units=False)
 
     folder = Path(config.output)
-    for name in ("model", "adapter"):
-        if os.path.realpath(folder / name) == os.path.realpath(config.model.name):
-            raise ConfigError(f"output: {folder}/{name} is the base model; choose another folder.")
+    refuse_base_folder(folder, config.model.name)
     session = open_session(config, folder / LEDGER, units=data.units)
     if features is not None:
         session.features = features

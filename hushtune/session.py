@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import importlib.metadata
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Session:
 
     def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""
-        losses = make_losses(task, self.parameters, self.scales, self.directions, self._prefix())
+        losses = make_losses(task, self.parameters, self.scales, self.directions, self._prefix)
         ever_sampled = 1 - (1 - self.plan.sampling_probability) ** self.plan.steps
         if isinstance(losses, HeadLosses) and ever_sampled > 0.5:
             # In one go micro-batches are full; step by step most of their rows would be dummies.
@@ -115,7 +116,7 @@ class Session:
         """
         nothing = LabelledText([], np.empty(0, np.int64), np.empty(0, np.int64))
         losses = make_losses(
-            self.task(nothing), self.parameters, self.scales, self.directions, self._prefix()
+            self.task(nothing), self.parameters, self.scales, self.directions, self._prefix
         )
         coupled = coupled_shapes(
             losses,
@@ -130,6 +131,7 @@ class Session:
                 "other's losses; go on where the run began, or begin a new run here."
             )
 
+    @cached_property
     def _prefix(self) -> FrozenPrefix:
         if self.probe is not None:
             return self.probe.prefix

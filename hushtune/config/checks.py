@@ -159,7 +159,7 @@ def _check_privacy(config: Config) -> None:
 
 
 def same_data(one: str, other: str) -> bool:
-    """Whether two names of files or hub data sets mean the same."""
+    """Whether two names of files, folders or things on the hub mean the same."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from hushtune.config import ConfigError
+from hushtune.config import ConfigError, same_data
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ LABEL_VECTORS_FILE = "label_vectors.safetensors"
 def save_model(session: Session, folder: Path) -> Path:
     """Write `folder/adapter` (LoRA, for PEFT) or `folder/model` (for transformers)."""
     target = folder / ("adapter" if session.tune == "lora" else "model")
-    base = Path(session.config.model.name)
-    if target.exists() and base.exists() and target.samefile(base):
-        raise ConfigError(f"output: {target} is the base model; choose another folder.")
+    refuse_base_folder(folder, session.config.model.name)
     out = target.with_name(target.name + ".part")  # renamed when complete
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -45,6 +43,17 @@ def save_model(session: Session, folder: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     out.rename(target)
     return target
+
+
+def refuse_base_folder(folder: Path, model: str) -> None:
+    """Refuse to write `folder/model` or `folder/adapter` where the base model is.
+
+    Raises:
+        ConfigError: if it is there.
+    """
+    for name in ("model", "adapter"):
+        if same_data(str(folder / name), model):
+            raise ConfigError(f"output: {folder}/{name} is the base model; choose another folder.")
 
 
 def save_label_vectors(model: EncoderClassifier, labels: list[str], out: Path) -> None:
