@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.plan import Combine
+from hushtune.privacy.sampling import PoissonSampler, representable_probability
+from hushtune.privacy.steps import Steps
+
 #: Slopes are recorded in multiples of this.
 _GRID = 2.0**-20
 
@@ -23,6 +28,7 @@ _LARGEST = 2.0**20
 class PlainPlan:
     """Poisson-sampled steps whose exact mean slopes are recorded as integers. NOT PRIVATE."""
 
+    combine: Combine
     population: int
     sampling_probability: float
     steps: int
@@ -52,14 +58,33 @@ class PlainPlan:
 class PlainSum:
     """Stands where the boundary stands, and lets everything through."""
 
-    injected = False
+    def __init__(self, plan: PlainPlan) -> None:
+        self._combine = plan.combine
 
-    def release(
-        self, scalars: np.ndarray, unit_of_row: np.ndarray, combine: str
-    ) -> tuple[int, ...]:
+    def release(self, scalars: np.ndarray, unit_of_row: np.ndarray) -> tuple[int, ...]:
         """The sum over units of their combined slopes, rounded to integers of the grid."""
         finite = np.clip(np.nan_to_num(scalars, posinf=0.0, neginf=0.0), -_LARGEST, _LARGEST)
         _, first_of, counts = np.unique(unit_of_row, return_inverse=True, return_counts=True)
-        weights = 1.0 / counts[first_of] if combine == "mean" else np.ones(len(first_of))
+        weights = 1.0 / counts[first_of] if self._combine == "mean" else np.ones(len(first_of))
         total = (finite * weights[:, None]).sum(axis=0)
         return tuple(int(value) for value in np.rint(total / _GRID))
+
+
+class PlainSteps(Steps):
+    """The steps of a run without privacy.
+
+    Args:
+        ledger: an open ledger, marked as not private.
+        units: number of units in the data set.
+
+    Raises:
+        ValueError: if the ledger is marked private.
+    """
+
+    def __init__(self, ledger: Ledger, *, units: int) -> None:
+        if ledger.header["private"]:
+            raise ValueError("Expected steps with noise: the ledger is marked private.")
+        self.plan = PlainPlan.from_json(ledger.header["plan"])
+        probability = representable_probability(self.plan.sampling_probability)
+        sampler = PoissonSampler(units=units, probability=probability)
+        super().__init__(ledger, sampler, PlainSum(self.plan))

@@ -18,12 +18,10 @@ from hushtune.config import Config
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
-from hushtune.plain import PlainPlan, PlainSum
-from hushtune.privacy import PrivacyPlan
+from hushtune.plain import PlainSteps
 from hushtune.privacy import ledger as ledgers
-from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger, LedgerError
-from hushtune.privacy.sampling import PoissonSampler, representable_probability
+from hushtune.privacy.steps import PrivateSteps, Steps
 from hushtune.session import Session
 from hushtune.tasks.classification import FeatureStore
 from hushtune.tasks.data import LabelledText, read_labelled_text
@@ -92,14 +90,13 @@ def train(
         if config.eval_every and charges % config.eval_every == 0 and charges < session.plan.steps:
             evaluate(f"after step {charges}", charges)
 
-    sampler, boundary = bind(session.plan, data)
     with Ledger(folder / LEDGER, session.header) as ledger:
         if ledger.charges == session.plan.steps and (folder / "summary.json").exists():
             return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
         zero_shot = evaluate("zero-shot", 0)
-        train_steps(session, data, ledger, sampler, boundary, after_step=after_step)
+        train_steps(session, data, open_steps(ledger, data), after_step=after_step)
         final = evaluate("private" if session.header["private"] else "trained", session.plan.steps)
         save_model(session, folder)
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
@@ -168,13 +165,10 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
     return session
 
 
-def bind(
-    plan: PrivacyPlan | PlainPlan, data: LabelledText
-) -> tuple[PoissonSampler, Boundary | PlainSum]:
-    """The sampler and the boundary of a plan."""
-    probability = representable_probability(plan.sampling_probability)
-    sampler = PoissonSampler(units=data.units, probability=probability)
-    return sampler, Boundary(plan) if isinstance(plan, PrivacyPlan) else PlainSum()
+def open_steps(ledger: Ledger, data: LabelledText) -> Steps:
+    """What the ledger's header says is to be run on `data`."""
+    kind = PrivateSteps if ledger.header["private"] else PlainSteps
+    return kind(ledger, units=data.units)
 
 
 def replay(ledger: Path, *, model: str | None, out: Path) -> Session:

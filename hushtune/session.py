@@ -273,6 +273,7 @@ def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: 
     privacy = config.privacy
     if privacy.mechanism == "none":
         return PlainPlan(
+            combine=config.data.combine,
             population=population,
             sampling_probability=min(1.0, budget.batch / population),
             steps=budget.steps,
@@ -287,6 +288,7 @@ def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: 
         mechanism=privacy.mechanism,
         adjacency=privacy.adjacency,
         unit=config.data.unit or "example",
+        combine=config.data.combine,
         population=population,
         expected_units=budget.batch,
         steps=budget.steps,

@@ -24,7 +24,6 @@ errors name public values only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from opendp.domains import atom_domain, vector_domain
@@ -32,7 +31,7 @@ from opendp.measurements import make_gaussian, make_laplace
 from opendp.metrics import l1_distance, l2_distance
 from opendp.mod import enable_features
 
-from hushtune.privacy.plan import PrivacyPlan
+from hushtune.privacy.plan import Combine, PrivacyPlan
 
 #: Adds noise to exact integer sums; replaced in tests only.
 AddNoise = Callable[[list[int]], list[int]]
@@ -47,21 +46,14 @@ class Boundary:
     Args:
         plan: clip, grid, integer sensitivity and noise scale, all fixed before the first step.
         add_noise: replaces the noise, for tests only. Nothing that reads a configuration or a
-            command line can reach this argument. `injected` tells whether it was used; whoever
-            writes a ledger with such a boundary must mark it as not private.
+            command line can reach this argument.
     """
 
     def __init__(self, plan: PrivacyPlan, *, add_noise: AddNoise | None = None) -> None:
         self.plan = plan
         self._add_noise = add_noise or exact_noise(plan)
-        self.injected = add_noise is not None
 
-    def release(
-        self,
-        scalars: np.ndarray,
-        unit_of_row: np.ndarray,
-        combine: Literal["mean", "sum"] = "mean",
-    ) -> tuple[int, ...]:
+    def release(self, scalars: np.ndarray, unit_of_row: np.ndarray) -> tuple[int, ...]:
         """One release: K noised integers, in units of the plan's grid.
 
         Args:
@@ -69,7 +61,6 @@ class Boundary:
                 Zero rows are allowed: an empty sample is released like any other.
             unit_of_row: (rows,) which unit each row belongs to; the rows of a unit are in the
                 unit's own fixed order.
-            combine: how a unit's rows become one vector before the clip.
         """
         directions = self.plan.directions
         if scalars.shape != (len(unit_of_row), directions):
@@ -77,14 +68,12 @@ class Boundary:
             raise ValueError(
                 f"Expected scalars of shape (rows, {directions}), one row per unit row."
             )
-        per_unit = combine_rows(scalars, unit_of_row, combine)
+        per_unit = combine_rows(scalars, unit_of_row, self.plan.combine)
         bounded = clip_to_grid(per_unit, self.plan)
         return tuple(int(value) for value in self._add_noise(exact_sum(bounded)))
 
 
-def combine_rows(
-    scalars: np.ndarray, unit_of_row: np.ndarray, combine: Literal["mean", "sum"]
-) -> np.ndarray:
+def combine_rows(scalars: np.ndarray, unit_of_row: np.ndarray, combine: Combine) -> np.ndarray:
     """(units, K) float64: the mean or sum of each unit's rows, taken in the order given.
 
     A unit's result depends on its own rows alone.
@@ -120,9 +109,17 @@ def clip_to_grid(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
             largest / plan.grid, plan.sensitivity / np.maximum(norm_of_direction, 1.0)
         )
     integers = np.trunc(direction * length).astype(np.int64)
-    admissible = [plan.admits(row) for row in integers.tolist()]
-    integers[~np.array(admissible, dtype=bool)] = 0
+    # Rounding of the norm may leave a row a little too long: one step toward zero mends that.
+    too_long = ~_admitted(integers, plan)
+    shortened = integers[too_long] - np.sign(integers[too_long])
+    shortened[~_admitted(shortened, plan)] = 0
+    integers[too_long] = shortened
     return integers
+
+
+def _admitted(integers: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
+    """(units,) bool: which rows are within the sensitivity, by integer arithmetic."""
+    return np.array([plan.admits(row) for row in integers.tolist()], dtype=bool)
 
 
 def exact_sum(bounded: np.ndarray) -> list[int]:

@@ -100,6 +100,8 @@ class Ledger:
             self._lock()
             if b"\n" not in self._path.read_bytes():
                 os.ftruncate(self._file, 0)  # not even a header: nothing was charged
+                if not _states_its_steps(header):
+                    raise LedgerError(f"{self._path}: the header's steps are not its plan's.")
                 self._record = Record(header=header)
                 self._append({"header": header})
                 # An entry is durable once the folder that holds it is, up to the first old one.

@@ -18,6 +18,7 @@ from hushtune.privacy import accounting
 from hushtune.privacy.sampling import representable_probability
 
 Mechanism = Literal["gaussian", "laplace"]
+Combine = Literal["mean", "sum"]
 Adjacency = Literal["add-or-remove-one", "replace-one"]
 
 #: The integer noise scale is at least this, which makes the cost of discretisation negligible.
@@ -33,6 +34,7 @@ class PrivacyPlan:
         delta: δ of the guarantee; 0 only for "laplace".
         adjacency: which data sets count as neighbours.
         unit: what is protected: "example", or the name of the column that names a unit.
+        combine: how the rows of a unit become one vector before the clip.
         population: n, the number of units; public, and the same for neighbouring data sets.
         sampling_probability: q, a multiple of 2^-32.
         steps: T, the number of releases that the guarantee covers.
@@ -47,6 +49,7 @@ class PrivacyPlan:
     delta: float
     adjacency: Adjacency
     unit: str
+    combine: Combine
     population: int
     sampling_probability: float
     steps: int
@@ -66,6 +69,7 @@ class PrivacyPlan:
             self.adjacency,
             " or ".join(typing.get_args(Adjacency)),
         )
+        require(self.combine in typing.get_args(Combine), "combine", self.combine, "mean or sum")
         require(0 <= self.delta < 1, "delta", self.delta, "at least 0 and below 1")
         require(
             self.mechanism in ("gaussian", "laplace"),
@@ -113,6 +117,7 @@ class PrivacyPlan:
         mechanism: Mechanism,
         adjacency: Adjacency,
         unit: str,
+        combine: Combine,
         population: int,
         expected_units: float,
         steps: int,
@@ -157,6 +162,7 @@ class PrivacyPlan:
             delta=delta,
             adjacency=adjacency,
             unit=unit,
+            combine=combine,
             population=population,
             sampling_probability=probability,
             steps=steps,

@@ -45,8 +45,7 @@ class PoissonSampler:
         units: number of units in the data set.
         probability: q, a multiple of 2^-32.
         random_bytes: a source of random bytes, for tests only. Nothing that reads a
-            configuration or a command line can reach this argument. `injected` tells whether
-            it was used; whoever writes a ledger with it must mark it as not private.
+            configuration or a command line can reach this argument.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class PoissonSampler:
         self.probability = probability
         self._threshold = np.uint64(round(probability * RESOLUTION))
         self._random_bytes = random_bytes or os.urandom
-        self.injected = random_bytes is not None
 
     def sample(self) -> np.ndarray:
         """Indices of the units that take part in this step: int64, ascending, possibly none."""

@@ -32,7 +32,8 @@ from hushtune.config import (
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger, Record
-from hushtune.privacy.sampling import PoissonSampler
+from hushtune.privacy.sampling import PoissonSampler, RandomBytes
+from hushtune.privacy.steps import PrivateSteps
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText, read_labelled_text
 from hushtune.trainer import train
@@ -97,30 +98,33 @@ def train_run(config: Config) -> Record:
     session = new_session(config, units=data.units)
     path = Path(config.output) / runs.LEDGER
     with Ledger(path, session.header) as ledger:
-        train(session, data, ledger, *runs.bind(session.plan, data))
+        train(session, data, runs.open_steps(ledger, data))
     return ledgers.read(path)
 
 
 def train_without_noise(
-    config: Config, *, sampler: PoissonSampler | None = None, data: LabelledText | None = None
+    config: Config,
+    *,
+    batches: Sequence[Sequence[int]] | None = None,
+    data: LabelledText | None = None,
 ) -> tuple[Session, Record]:
-    """The trainer on its own, with noise replaced by none and, where given, another sampler.
+    """The trainer on its own, with no noise and, where given, these units in the steps' batches.
 
     What was replaced makes the run not private, and its ledger says so.
     """
     data = data or read_data(config)
     session = new_session(config, units=data.units)
     session.header["private"] = False
-    boundary = Boundary(session.plan, add_noise=list)
-    sampler = sampler or runs.bind(session.plan, data)[0]
     path = Path(config.output) / runs.LEDGER
+    random_bytes = None if batches is None else bytes_that_draw(data.units, batches)
     with Ledger(path, session.header) as ledger:
-        train(session, data, ledger, sampler, boundary)
+        steps = PrivateSteps(ledger, units=data.units, random_bytes=random_bytes, add_noise=list)
+        train(session, data, steps)
     return session, ledgers.read(path)
 
 
-def sampler_of(units: int, batches: Sequence[Sequence[int]]) -> PoissonSampler:
-    """A sampler that takes the given units in turn, through its injected source of bytes."""
+def bytes_that_draw(units: int, batches: Sequence[Sequence[int]]) -> RandomBytes:
+    """A source of bytes that makes a sampler take the given units in turn."""
     remaining = [set(batch) for batch in batches]
 
     def bytes_of_next_batch(_: int) -> bytes:
@@ -128,7 +132,7 @@ def sampler_of(units: int, batches: Sequence[Sequence[int]]) -> PoissonSampler:
         draws = [0 if unit in taken else 2**32 - 1 for unit in range(units)]
         return np.array(draws, dtype=np.uint32).tobytes()
 
-    return PoissonSampler(units=units, probability=0.5, random_bytes=bytes_of_next_batch)
+    return bytes_of_next_batch
 
 
 @dataclass
@@ -148,11 +152,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Insider:
     release, sample = Boundary.release, PoissonSampler.sample
 
     def recorded_release(
-        self: Boundary, scalars: np.ndarray, unit_of_row: np.ndarray, combine: Any = "mean"
+        self: Boundary, scalars: np.ndarray, unit_of_row: np.ndarray
     ) -> tuple[int, ...]:
         seen.scalars.append(scalars.copy())
         seen.units.append(unit_of_row.copy())
-        released = release(self, scalars, unit_of_row, combine)
+        released = release(self, scalars, unit_of_row)
         seen.released.append(released)
         return released
 

@@ -12,7 +12,6 @@ from insider import (
     flagged,
     make_config,
     new_session,
-    sampler_of,
     train_without_noise,
     watch,
 )
@@ -32,7 +31,7 @@ def check_divisor(seen: Insider, encoder: str, data: str, folder: Path) -> None:
     And the parameters follow from the ledger, in which the size of a batch does not appear.
     """
     config = make_config(encoder, data, folder / "run", clip_norm=1e-3)
-    session, record = train_without_noise(config, sampler=sampler_of(UNITS, BATCHES))
+    session, record = train_without_noise(config, batches=BATCHES)
     sizes = [len(units) for units in seen.units]
     assert sizes == [len(batch) for batch in BATCHES]
     boundary = Boundary(session.plan, add_noise=list)
@@ -57,8 +56,7 @@ def check_directions(encoder: str, data: str, folder: Path, mechanism: str) -> N
     config = make_config(
         encoder, data, folder / "run", directions=8, clip_norm=1e-3, mechanism=mechanism
     )
-    sampler = sampler_of(UNITS, [[0], [1], [2], [3]])
-    session, record = train_without_noise(config, sampler=sampler)
+    session, record = train_without_noise(config, batches=[[0], [1], [2], [3]])
     assert record.charges == len(record.releases) == session.plan.steps
     for values in record.releases.values():
         assert len(values) == session.plan.directions == 8

@@ -51,11 +51,11 @@ def test_the_check_flags_n_from_labels(encoder_folder, reviews, tmp_path, monkey
 
 
 def test_the_check_flags_one_step_more(encoder_folder, reviews, tmp_path, monkeypatch):
-    steps = runs.train_steps
+    train = runs.train_steps
 
-    def one_more(session, data, ledger, sampler, boundary, **options):
-        steps(session, data, ledger, sampler, boundary, **options)
-        boundary.release(np.ones((1, session.plan.directions)), np.zeros(1, dtype=np.int64))
+    def one_more(session, data, steps, **options):
+        train(session, data, steps, **options)
+        steps._boundary.release(np.ones((1, session.plan.directions)), np.zeros(1, dtype=np.int64))
 
     monkeypatch.setattr(runs, "train_steps", one_more)
     with flagged("steps were not accounted"):

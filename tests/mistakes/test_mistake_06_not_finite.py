@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from insider import flagged, make_config, new_session, read_data, sampler_of
+from insider import bytes_that_draw, flagged, make_config, new_session, read_data
 
 from hushtune import run as runs
 from hushtune.privacy import boundary as boundaries
-from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan
+from hushtune.privacy.steps import PrivateSteps
 from hushtune.trainer import train
 from hushtune.zo.update import Update
 
@@ -37,9 +37,10 @@ def train_with(batch: list[int], bad: float, encoder: str, data: str, folder: Pa
     encoder_model = session.loaded.model.encoder
     with torch.no_grad():
         encoder_model.get_input_embeddings().weight[word] = bad
-    boundary = Boundary(session.plan, add_noise=list)
+    batches = bytes_that_draw(UNITS, [batch] * 4)
     with Ledger(folder / runs.LEDGER, session.header) as ledger:
-        train(session, private, ledger, sampler_of(UNITS, [batch] * 4), boundary)
+        steps = PrivateSteps(ledger, units=UNITS, random_bytes=batches, add_noise=list)
+        train(session, private, steps)
         return session, ledger.releases
 
 

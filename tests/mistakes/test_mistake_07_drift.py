@@ -20,7 +20,7 @@ def check(encoder: str, data: str, folder: Path) -> None:
     private = read_data(config)
     trained = new_session(config, units=private.units)
     with Ledger(folder / runs.LEDGER, trained.header) as ledger:
-        train(trained, private, ledger, *runs.bind(trained.plan, private))
+        train(trained, private, runs.open_steps(ledger, private))
         releases = dict(ledger.releases)
     replayed = new_session(config, units=private.units)
     update = replayed.update()

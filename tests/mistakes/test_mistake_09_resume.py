@@ -35,7 +35,7 @@ def train_once(config: Config, ledger_class: type[Ledger], *, cut_after: int | N
             raise PowerCut
 
     with ledger_class(Path(config.output) / runs.LEDGER, session.header) as ledger:
-        train(session, data, ledger, *runs.bind(session.plan, data), after_step=after_step)
+        train(session, data, runs.open_steps(ledger, data), after_step=after_step)
 
 
 def check(

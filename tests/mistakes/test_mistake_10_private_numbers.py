@@ -16,10 +16,10 @@ import pytest
 from conftest import write_reviews
 from insider import Insider, flagged, watch
 
-from hushtune import trainer
 from hushtune.cli import main
 from hushtune.privacy.boundary import Boundary, clip_to_grid, exact_sum
 from hushtune.privacy.ledger import LedgerError
+from hushtune.privacy.steps import Steps
 from hushtune.zo.head_losses import HeadLosses
 
 #: The expected size of a batch is public, so a batch of just this size tells nothing.
@@ -234,14 +234,14 @@ def test_an_error_in_mid_step_says_nothing_private(
 def test_the_check_flags_an_error_that_is_passed_on(
     encoder_folder, tmp_path, monkeypatch, capfd, caplog
 ):
-    def passing_on(_session, _data, losses, passes, _sampler, _boundary, charge):
+    def passing_on(_, slopes, charge):
         try:
-            return losses.at(np.arange(EXPECTED), passes, charge=charge)
+            return slopes(np.arange(EXPECTED), charge)
         except RuntimeError as error:
             raise LedgerError(f"step {charge} failed: {error}") from None
 
     fail_in_mid_step(RuntimeError, monkeypatch)
-    monkeypatch.setattr(trainer, "_private_step", passing_on)
+    monkeypatch.setattr(Steps, "_release", passing_on)
     outside, _ = run_and_collect(encoder_folder, tmp_path, capfd, caplog)
     with flagged("holds a loss"):
         check_failure(outside)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hushtune.privacy.boundary import Boundary, clip_to_grid, combine_rows
@@ -32,6 +32,7 @@ def make_plan(mechanism: str = "gaussian", directions: int = 4, **changes) -> Pr
         "delta": 0.0 if mechanism == "laplace" else 1e-5,
         "adjacency": "add-or-remove-one",
         "unit": "example",
+        "combine": "mean",
         "population": 100,
         "sampling_probability": 0.25,
         "steps": 3,
@@ -84,6 +85,7 @@ def test_no_input_leaves_more_than_the_sensitivity(mechanism, rows, clip_norm, n
 
 
 @given(st.sampled_from(MECHANISMS), st.lists(MODERATE, min_size=1, max_size=6))
+@example("gaussian", [1.0, 54794159.0])  # in float64 its norm is that of its second coordinate
 def test_clipping_keeps_the_direction_and_uses_the_whole_length(mechanism, vector):
     plan = make_plan(mechanism, len(vector), clip_norm=1e-101)
     largest = max(map(abs, vector))
@@ -94,7 +96,8 @@ def test_clipping_keeps_the_direction_and_uses_the_whole_length(mechanism, vecto
     (clipped,) = clip_to_grid(np.array([vector]), plan)
     for value, component in zip(clipped.tolist(), direction, strict=True):
         wanted = abs(component) / norm * plan.sensitivity
-        assert wanted * (1 - 1e-12) - 1 <= abs(value) <= wanted * (1 + 1e-12)
+        # Truncation takes up to one, and where the norm was rounded down the mend takes another.
+        assert wanted * (1 - 1e-12) - 2 <= abs(value) <= wanted * (1 + 1e-12)
         assert value == 0 or (value > 0) == (component > 0)
 
 
@@ -137,13 +140,13 @@ def test_a_coordinate_that_is_not_finite_counts_as_zero(bad):
 @pytest.mark.parametrize("combine", ["mean", "sum"])
 @given(seed=st.integers(0, 2**32))
 def test_a_unit_with_half_of_all_rows_is_bounded_like_any_other(mechanism, combine, seed):
-    plan = make_plan(mechanism)
+    plan = make_plan(mechanism, combine=combine)
     draw = np.random.default_rng(seed)
     unit_of_row = np.concatenate([np.zeros(20, dtype=int), np.arange(1, 21)])
     scalars = draw.standard_cauchy((40, 4)) * 10.0 ** draw.integers(-3, 4)
     boundary = without_noise(plan)
-    with_unit = boundary.release(scalars, unit_of_row, combine)
-    without = boundary.release(scalars[20:], unit_of_row[20:], combine)
+    with_unit = boundary.release(scalars, unit_of_row)
+    without = boundary.release(scalars[20:], unit_of_row[20:])
     difference = [one - other for one, other in zip(with_unit, without, strict=True)]
     assert integer_norm_is_admissible(difference, plan)
 
@@ -259,8 +262,8 @@ PUBLISH_SECRETS = """
 
     plan = PrivacyPlan.with_noise(
         mechanism="gaussian", delta=1e-5, adjacency="add-or-remove-one", unit="example",
-        population=100, sampling_probability=0.5, steps=1, directions=2, clip_norm=1.0,
-        noise_multiplier=1.0,
+        combine="mean", population=100, sampling_probability=0.5, steps=1, directions=2,
+        clip_norm=1.0, noise_multiplier=1.0,
     )
     boundary, sampler = Boundary(plan), PoissonSampler(units=64, probability=0.5)
     secrets = lambda: (*boundary.release(np.empty((0, 2)), np.empty(0, int)), *sampler.sample())
