@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from typing import Any
 
 from hushtune.privacy import PrivacyPlan, accounting, group_privacy
@@ -90,3 +91,9 @@ def exclusions(header: dict[str, Any]) -> list[str]:
         "This is claimed by the ledger: a chain of hashes cannot show that its end was not cut "
         "off, that a folder was not copied and trained twice, or that noise was added.",
     ]
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """`value` in so many significant digits, never less than it is."""
+    upwards = decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING)
+    return f"{float(upwards.create_decimal(repr(value))):.{digits}g}"

@@ -104,6 +104,12 @@ def run_probe(
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
     if private:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
+        alone = [Shape(1, shape.length) for shape in coupled]
+        if coupled_shapes(losses, loaded.readout, alone, candidates[0], directions_a_step):
+            raise ProbeError(
+                "model.name: the loss of a text on its own changes from one forward pass to the "
+                "next; expected a model without memory and without chance."
+            )
         shapes = [Shape(1, shape.length) if shape in coupled else shape for shape in shapes]
     task = ClassificationTask(loaded.readout, dummies, shapes)
     losses = make_losses(task, moving, scales, directions, prefix)

@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": ("evaluate", "accuracy of a run's model on public data"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),
+    "verify": ("verify", "a run checked without its data, and a certificate of it to file"),
     "demo": ("demo", "all of it in two minutes, on data made for the purpose"),
 }
 

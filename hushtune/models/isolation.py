@@ -7,7 +7,9 @@ what the probe looks for.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Collection
+
+from torch import Tensor, nn
 
 #: Part of a class's name: why it couples examples.
 _COUPLING = {
@@ -17,7 +19,6 @@ _COUPLING = {
     "SparseMoe": "experts are evaluated on batches made of several examples",
     "SparseMLP": "experts are evaluated on batches made of several examples",
     "MoE": "experts are evaluated on batches made of several examples",
-    "DynamicallyQuantized": "its activation scale is taken over the batch",
 }
 
 
@@ -28,15 +29,38 @@ class CouplingError(ValueError):
 def refuse_coupling(model: nn.Module) -> None:
     """Raise CouplingError for the first module that couples examples by design."""
     for path, module in model.named_modules():
-        for part, reason in _COUPLING.items():
-            if part in type(module).__name__:
-                raise CouplingError(
-                    f"model.name: {path} is a {type(module).__name__} and couples the examples of "
-                    f"a batch: {reason}. Accepted: models whose layers treat rows separately."
-                )
-        if getattr(module, "rope_type", None) == "dynamic":
+        if reason := _coupling_of(module):
+            raise CouplingError(
+                f"model.name: {path} is a {type(module).__name__} and couples the examples of "
+                f"a batch: {reason}. Accepted: models whose layers treat rows separately."
+            )
+        if "dynamic" in _rope_types(module):
             raise CouplingError(
                 f"model.name: {path} has dynamic rotary positions and couples the examples of a "
                 "run: they depend on the longest text seen before. Accepted: rope_type default, "
                 "linear, yarn or llama3."
             )
+
+
+def _coupling_of(module: nn.Module) -> str | None:
+    """Why a module couples examples, if it does."""
+    for part, reason in _COUPLING.items():
+        if part in type(module).__name__:
+            return reason
+    # torch.ao replaces the module, torchao its weight.
+    weights = module.parameters(recurse=False)
+    if ".quantized.dynamic." in type(module).__module__ or any(map(_scales_by_tensor, weights)):
+        return "it chooses one scale for the activations of the whole batch"
+    return None
+
+
+def _scales_by_tensor(weight: Tensor) -> bool:
+    """Whether a torchao weight quantises the activations it meets by other scales than a row's."""
+    activations = getattr(weight, "act_quant_kwargs", None)
+    return activations is not None and type(activations.granularity).__name__ != "PerRow"
+
+
+def _rope_types(module: nn.Module) -> Collection[str]:
+    """Kinds of rotary positions; where layers differ, transformers keeps one a kind of layer."""
+    kinds = getattr(module, "rope_type", ())
+    return kinds.values() if isinstance(kinds, dict) else (kinds,)

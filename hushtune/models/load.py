@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hushtune.config import ConfigError, ModelConfig, TaskConfig
@@ -138,7 +139,7 @@ def _hub_call(name: str, auto_class: str, **options: Any) -> Any:
     transformers.logging.disable_progress_bar()
     try:
         return getattr(transformers, auto_class).from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"model.name: {name} is not accepted by {auto_class} ({first_line}); it must be a "

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from hushtune.guarantee import rounded_up
+
 console = Console(highlight=False)
 
 
@@ -22,6 +24,6 @@ def show(title: str, rows: Mapping[str, object]) -> None:
 
 
 def guarantee_line(epsilon: float, delta: float, unit: str, adjacency: str) -> str:
-    """ε with its terms, in one line."""
+    """ε with its terms, in one line; ε and δ are rounded up."""
     pure = "" if delta else " (pure)"
-    return f"ε = {epsilon:.4g}{pure}, δ = {delta:g}, per {unit}, {adjacency}"
+    return f"ε = {rounded_up(epsilon)}{pure}, δ = {rounded_up(delta)}, per {unit}, {adjacency}"

@@ -61,8 +61,6 @@ def is_isolated(
         rows: examples in a micro-batch.
         scale: λ.
     """
-    if rows == 1:
-        return True
     some_moves = [Move(0, scale), Move(0, -scale)]
 
     def evaluate(examples: Sequence[int]) -> np.ndarray:
@@ -70,10 +68,15 @@ def is_isolated(
 
     examples = list(range(1, rows + 1))
     together = evaluate(examples)
+    evaluate([0] * rows)
+    # Even a row that is alone in its batch must not see what went through the model before it.
+    again = evaluate(examples)
     reversed_order = evaluate(examples[::-1])[::-1]
     alone = evaluate([0] * (rows // 2) + [examples[0]] + [0] * (rows - rows // 2 - 1))
-    return np.array_equal(together, reversed_order) and np.array_equal(
-        together[0], alone[rows // 2]
+    return (
+        np.array_equal(together, again)
+        and np.array_equal(together, reversed_order)
+        and np.array_equal(together[0], alone[rows // 2])
     )
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny_models
-from torch import nn
 
 from hushtune import probe
 from hushtune import session as sessions
 from hushtune.config import from_values
-from hushtune.models.isolation import CouplingError, refuse_coupling
-from hushtune.models.load import load_model
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
 from hushtune.zo.estimators import Move
@@ -88,23 +85,3 @@ def test_a_micro_batch_of_full_rows_is_like_any_other(tiny):
     readout = session.loaded.readout
     long = readout.encode(" ".join(["was"] * 99))
     assert readout.collate([long, long], 32)["attention_mask"].sum() == 2 * 31
-
-
-def test_batch_normalisation_is_refused_by_its_path():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2)))
-    with pytest.raises(CouplingError, match=r"1\.0 is a BatchNorm1d"):
-        refuse_coupling(model)
-
-
-def test_a_mixture_of_experts_is_refused_by_its_path(tiny):
-    config = _config(tiny("mixtral"), "full", "float32", tiny_models.SINGLE)
-    with pytest.raises(CouplingError, match=r"model\.layers\.0\.mlp is a MixtralSparseMoeBlock"):
-        load_model(config.model, config.task, max_length=32, seed=0)
-
-
-def test_rotary_positions_that_remember_longer_texts_are_refused(tiny):
-    config = _config(tiny("llama"), "full", "float32", tiny_models.SINGLE)
-    loaded = load_model(config.model, config.task, max_length=32, seed=0)
-    loaded.model.model.rotary_emb.rope_type = "dynamic"
-    with pytest.raises(CouplingError, match=r"model\.rotary_emb has dynamic rotary positions"):
-        refuse_coupling(loaded.model)
