@@ -2,7 +2,8 @@
 
 A plan is T steps, each the noised sum of K numbers an example, clipped to norm C, over a Poisson
 sample with probability q. `epsilon` answers what it costs, `calibrate` how much noise it needs,
-`group_privacy` what that means for several examples of one person.
+`composed_epsilon` what several plans on the same data cost together, and `group_privacy` what that
+means for several examples of one person.
 
 Formal guarantee: every ε returned holds for the plan with noise drawn exactly, with fresh noise
 and a fresh secret sample in each step. Where ε has no closed form it comes from a pessimistic
@@ -20,17 +21,25 @@ from importlib.metadata import version
 
 from hushtune.privacy.accounting import validation
 from hushtune.privacy.accounting.calibration import LARGEST_NOISE, SMALLEST_NOISE, Search
-from hushtune.privacy.accounting.mechanisms import MECHANISMS, Terms
+from hushtune.privacy.accounting.composed import Phase, Spent, composed_epsilon
+from hushtune.privacy.accounting.mechanisms import MECHANISMS, Terms, plan_epsilon
 
-__all__ = ["ACCOUNTANT", "ACCOUNTANT_VERSION", "calibrate", "epsilon", "group_privacy"]
+__all__ = [
+    "ACCOUNTANT",
+    "ACCOUNTANT_VERSION",
+    "Phase",
+    "Spent",
+    "calibrate",
+    "composed_epsilon",
+    "epsilon",
+    "group_privacy",
+]
 
-ACCOUNTANT = "dp-accounting"
-ACCOUNTANT_VERSION = version("dp-accounting")
+ACCOUNTANT = "hushtune privacy loss distributions"
+ACCOUNTANT_VERSION = version("hushtune")
 
 # The smallest integer scale that noise is drawn at; what it costs is included by `calibrate`.
 _SMALLEST_SCALE = 2**32
-# How far rounding in the Fourier transforms moves ε: this, times steps, over δ, as a fraction.
-_TRANSFORM_NOISE = 2.0**-59
 
 
 def epsilon(
@@ -82,7 +91,7 @@ def epsilon(
         mechanism, float(sampling_probability), int(steps), float(delta), adjacency, int(directions)
     )
     scale = None if noise_scale_integer is None else int(noise_scale_integer)
-    return _epsilon(terms, float(noise_multiplier), scale)
+    return plan_epsilon(terms, float(noise_multiplier), scale)
 
 
 def calibrate(
@@ -166,15 +175,6 @@ def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float
 
 
 @lru_cache(maxsize=256)
-def _epsilon(terms: Terms, noise_multiplier: float, scale: int | None) -> float:
-    mechanism = MECHANISMS[terms.mechanism]
-    curve = mechanism.curve(terms, noise_multiplier)
-    if scale is None:
-        return float(curve.epsilon(terms.delta))
-    return float(mechanism.integer_epsilon(terms, curve.epsilon, scale))
-
-
-@lru_cache(maxsize=256)
 def _calibrate(terms: Terms, target: float) -> float:
     mechanism = MECHANISMS[terms.mechanism]
 
@@ -188,9 +188,7 @@ def _calibrate(terms: Terms, target: float) -> float:
 
     guess = mechanism.guess(terms, target)
     if not mechanism.is_closed_form(terms):
-        # Where δ is so small that the rounding of the transforms is felt, ε is uneven by that much.
-        unevenness = min(_TRANSFORM_NOISE * terms.steps / terms.delta, 0.003)
-        search = Search(target * (1 - unevenness), guess)
+        search = Search(target, guess)
         search.run(rough_cost)
         return search.run(cost)
     noise = max(guess, SMALLEST_NOISE)

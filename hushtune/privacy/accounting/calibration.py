@@ -17,7 +17,7 @@ _LEAST_SHORTFALL = 5e-4
 _MOST_SHORTFALL = 1.3e-3
 _AIM = -math.log1p(-8e-4)
 # Where noise is bracketed this closely, as a ratio, the upper end will do.
-_CLOSE = 8e-4
+_CLOSE = 2e-4
 # log ε falls about this fast with log noise, when nothing better is known.
 _USUAL_SLOPE = -1.3
 

@@ -6,11 +6,11 @@ noise. With s ≥ 2^32 the charge is far below anything that is printed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 # Total variation distance of discrete from rounded noise, a coordinate, in units of 1/s².
-_GAUSSIAN_VARIATION = 0.0202
-_LAPLACE_VARIATION = 0.125
+_VARIATION = {"gaussian": 0.0202, "laplace": 0.125}
 # Share of δ given up for the tails beyond which two Gaussians are not compared.
 _TAIL_SHARE = 1e-9
 # A charge below this fraction of ε is not worth a second way of computing it.
@@ -67,49 +67,50 @@ def charge_ratio(
     return epsilon + 2 * ratio
 
 
-def gaussian_integer_epsilon(
-    epsilon_at: Callable[[float], float], delta: float, coordinates: int, scale: int
+@dataclass(frozen=True)
+class Drawn:
+    """Integer noise: `coordinates` numbers of one integer scale, over all steps and directions."""
+
+    mechanism: str
+    coordinates: int
+    scale: int
+
+
+def integer_epsilon(
+    epsilon_at: Callable[[float], float], delta: float, drawn: Sequence[Drawn]
 ) -> float:
-    """ε of discrete Gaussian noise, charged as ε or as δ, whichever comes out smaller.
+    """ε with discrete noise, its difference charged as ε or as δ, whichever comes out smaller.
 
     The log-ratio of a discrete to a rounded Gaussian of scale s is at most (x² + 1)/24s² at x
     standard deviations: averaging the density over a cell multiplies it by a factor between
     e^(−1/24s²), by Jensen's inequality, and sinh(y)/y ≤ e^(y²/6) with y = x/2s. Both tails are
     sub-Gaussian (Canonne, Kamath and Steinke 2020, Proposition 25, for the discrete one).
 
-    Args:
-        epsilon_at: ε of the same plan with continuous noise, as a function of δ.
-        delta: the δ of the guarantee.
-        coordinates: numbers released over all steps, K·T.
-        scale: s, the discrete Gaussian's parameter in grid units.
-    """
-    needed = epsilon_at(delta) + math.log(coordinates / delta / _TAIL_SHARE) + 4.0
-    if math.isinf(needed):
-        return math.inf
-    # Half a standard deviation more than needed, since rounding moves by up to half a unit.
-    reach = math.sqrt(2 * needed) + 0.5
-    ratio = coordinates * (reach**2 + 1) / (24 * scale**2)
-    log_tail = math.log(2 * coordinates) - (reach - 0.5) ** 2 / 2
-    charged_as_epsilon = charge_ratio(epsilon_at, delta, ratio, log_tail)
-    if 2 * ratio <= _NEGLIGIBLE * charged_as_epsilon < math.inf:
-        return charged_as_epsilon
-    distance = coordinates * _GAUSSIAN_VARIATION / scale**2
-    return min(charged_as_epsilon, charge_delta(epsilon_at, delta, distance))
-
-
-def laplace_integer_epsilon(
-    epsilon_at: Callable[[float], float], delta: float, coordinates: int, scale: int
-) -> float:
-    """ε of discrete Laplace noise with δ above 0, charged as ε or as δ; at most the pure ε.
-
     The log-ratio of discrete to rounded Laplace noise of scale s is log cosh(1/2s) ≤ 1/8s² away
     from zero and, at zero, where it is largest, at most 1/4s; there is no tail.
 
-    Takes the arguments of `gaussian_integer_epsilon`.
+    Args:
+        epsilon_at: ε of the same plan with continuous noise, as a function of δ.
+        delta: the δ of the guarantee, above 0.
+        drawn: all integer noise.
     """
-    ratio = coordinates / (4 * scale)
-    charged_as_epsilon = charge_ratio(epsilon_at, delta, ratio, -math.inf)
-    if not 2 * ratio <= _NEGLIGIBLE * charged_as_epsilon < math.inf:
-        distance = coordinates * _LAPLACE_VARIATION / scale**2
-        charged_as_epsilon = min(charged_as_epsilon, charge_delta(epsilon_at, delta, distance))
-    return min(epsilon_at(0.0), charged_as_epsilon)
+    if not drawn:
+        return epsilon_at(delta)
+    gaussian = [each for each in drawn if each.mechanism == "gaussian"]
+    laplace = [each for each in drawn if each.mechanism == "laplace"]
+    coordinates = sum(each.coordinates for each in gaussian)
+    ratio = sum(each.coordinates / (4 * each.scale) for each in laplace)
+    log_tail = -math.inf
+    if gaussian:
+        needed = epsilon_at(delta) + math.log(coordinates / delta / _TAIL_SHARE) + 4.0
+        if math.isinf(needed):
+            return math.inf
+        # Half a standard deviation more than needed, since rounding moves by up to half a unit.
+        reach = math.sqrt(2 * needed) + 0.5
+        ratio += sum(each.coordinates * (reach**2 + 1) / (24 * each.scale**2) for each in gaussian)
+        log_tail = math.log(2 * coordinates) - (reach - 0.5) ** 2 / 2
+    charged_as_epsilon = charge_ratio(epsilon_at, delta, ratio, log_tail)
+    if 2 * ratio <= _NEGLIGIBLE * charged_as_epsilon < math.inf:
+        return charged_as_epsilon
+    distance = sum(each.coordinates * _VARIATION[each.mechanism] / each.scale**2 for each in drawn)
+    return min(charged_as_epsilon, charge_delta(epsilon_at, delta, distance))

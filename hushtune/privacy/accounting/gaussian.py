@@ -7,11 +7,11 @@ from functools import cached_property
 
 from scipy import special
 
-from hushtune.privacy.accounting.composition import PrivacyLossCurve
+from hushtune.privacy.accounting.composition import PrivacyLossCurve, Repeated
 from hushtune.privacy.accounting.pairs import GaussianAddOrRemove, GaussianReplace
 
 # Replacing an example moves the sum by up to twice the clipping norm.
-_SHIFT = {"add-or-remove-one": 1.0, "replace-one": 2.0}
+SHIFT = {"add-or-remove-one": 1.0, "replace-one": 2.0}
 
 
 def _log_delta(epsilon: float, mu: float) -> float:
@@ -95,7 +95,7 @@ class FullBatchGaussian:
     def epsilon(self, delta: float) -> float:
         """The smallest ε that holds with `delta`."""
         return gaussian_epsilon(
-            _SHIFT[self.adjacency] * math.sqrt(self.steps) / self.noise_multiplier, delta
+            SHIFT[self.adjacency] * math.sqrt(self.steps) / self.noise_multiplier, delta
         )
 
     rough_epsilon = epsilon
@@ -115,7 +115,7 @@ class SampledGaussian:
     def _curve(self) -> PrivacyLossCurve:
         pairs = {"add-or-remove-one": GaussianAddOrRemove, "replace-one": GaussianReplace}
         pair = pairs[self.adjacency](self.noise_multiplier, self.sampling_probability)
-        return PrivacyLossCurve(pair, self.steps, self.delta)
+        return PrivacyLossCurve([Repeated(pair, self.steps)], self.delta)
 
     def epsilon(self, delta: float) -> float:
         """An ε that holds with `delta`, less than 1 % above the smallest."""
@@ -134,7 +134,7 @@ def gaussian_guess(
     For samples it is the central limit of Bu, Dong, Long and Su 2020, which under-reports ε: a
     point to start a search from, never a guarantee.
     """
-    mu = gaussian_mu(epsilon, delta) / _SHIFT[adjacency]
+    mu = gaussian_mu(epsilon, delta) / SHIFT[adjacency]
     if sampling_probability == 1:
         return math.sqrt(steps) / mu
     return math.log1p(mu**2 / (sampling_probability**2 * steps)) ** -0.5

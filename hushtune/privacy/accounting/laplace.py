@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from hushtune.privacy.accounting.composition import PrivacyLossCurve
+from hushtune.privacy.accounting.composition import PrivacyLossCurve, Repeated
 from hushtune.privacy.accounting.pairs import LaplaceAddOrRemove
 
 # Half a unit in the last place, relative; results are raised by a multiple of it.
@@ -76,7 +76,7 @@ class SampledLaplace:
     @cached_property
     def _curve(self) -> PrivacyLossCurve:
         pair = LaplaceAddOrRemove(self.noise_multiplier, self.sampling_probability)
-        return PrivacyLossCurve(pair, self.steps, self.delta)
+        return PrivacyLossCurve([Repeated(pair, self.steps)], self.delta)
 
     @cached_property
     def _pure(self) -> float:

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
-from hushtune.privacy.accounting.discretisation import (
-    gaussian_integer_epsilon,
-    laplace_integer_epsilon,
-)
+from hushtune.privacy.accounting.discretisation import Drawn, integer_epsilon
 from hushtune.privacy.accounting.gaussian import FullBatchGaussian, SampledGaussian, gaussian_guess
 from hushtune.privacy.accounting.laplace import PureLaplace, SampledLaplace, pure_laplace_guess
 
@@ -76,7 +74,8 @@ class Gaussian:
     def integer_epsilon(
         self, terms: Terms, epsilon_at: Callable[[float], float], scale: int
     ) -> float:
-        return gaussian_integer_epsilon(epsilon_at, terms.delta, terms.coordinates, scale)
+        drawn = Drawn("gaussian", terms.coordinates, scale)
+        return integer_epsilon(epsilon_at, terms.delta, [drawn])
 
     def guess(self, terms: Terms, epsilon: float) -> float:
         return gaussian_guess(
@@ -104,7 +103,8 @@ class Laplace:
     ) -> float:
         if self.is_closed_form(terms):
             return epsilon_at(0.0)
-        return laplace_integer_epsilon(epsilon_at, terms.delta, terms.coordinates, scale)
+        drawn = Drawn("laplace", terms.coordinates, scale)
+        return min(epsilon_at(0.0), integer_epsilon(epsilon_at, terms.delta, [drawn]))
 
     def guess(self, terms: Terms, epsilon: float) -> float:
         pure = pure_laplace_guess(epsilon, terms.sampling_probability, terms.steps, terms.adjacency)
@@ -123,3 +123,13 @@ class Laplace:
 
 
 MECHANISMS: dict[str, Mechanism] = {"gaussian": Gaussian(), "laplace": Laplace()}
+
+
+@lru_cache(maxsize=256)
+def plan_epsilon(terms: Terms, noise_multiplier: float, scale: int | None) -> float:
+    """ε of a plan, with what integer noise costs if its scale is given."""
+    mechanism = MECHANISMS[terms.mechanism]
+    curve = mechanism.curve(terms, noise_multiplier)
+    if scale is None:
+        return float(curve.epsilon(terms.delta))
+    return float(mechanism.integer_epsilon(terms, curve.epsilon, scale))

@@ -3,9 +3,10 @@
 A Poisson-sampled sum with additive noise is, in the worst case, no more revealing than a pair of
 mixtures of the noise at 0 and at plus or minus the clipping norm (Zhu, Dong and Wang 2022,
 Theorem 11 and Proposition 30; replace-one: the antipodal pair that dp-accounting composes for
-`REPLACE_ONE`). Distances are in units of the clipping norm. In each pair the privacy loss
-log(upper / lower) grows with the position, so that a grid of losses is a grid of positions and
-the mass of every cell has a closed form.
+`REPLACE_ONE`). A mechanism of which only (ε, δ) is known is dominated by randomised response that
+fails with probability δ (Kairouz, Oh and Viswanath 2015). Distances are in units of
+the clipping norm. In each pair the privacy loss log(upper / lower) grows with the position, so
+that a grid of losses is a grid of positions and the mass of every cell has a closed form.
 """
 
 from dataclasses import dataclass
@@ -23,12 +24,15 @@ class Pair(Protocol):
         """Whether exchanging the two distributions changes nothing."""
         raise NotImplementedError
 
-    def spread(self) -> float:
-        """Standard deviation of the privacy loss of one step."""
+    def positions(self, log_tail: float) -> np.ndarray:
+        """Increasing positions; both distributions have at most exp(log_tail) beyond either end.
+
+        Close enough together for sums over their cells to stand for integrals, shape (positions,).
+        """
         raise NotImplementedError
 
-    def loss_range(self, log_tail: float) -> tuple[float, float]:
-        """Losses outside which either distribution has mass of at most exp(log_tail) a side."""
+    def loss(self, position: np.ndarray) -> np.ndarray:
+        """The privacy loss at these positions."""
         raise NotImplementedError
 
     def position(self, loss: np.ndarray) -> np.ndarray:
@@ -50,10 +54,16 @@ def _mixed_loss(shift_loss: np.ndarray, sampling_probability: float) -> np.ndarr
 
 
 def _unmixed_loss(loss: np.ndarray, sampling_probability: float) -> np.ndarray:
-    """The t with log(1 − q + q·e^t) = loss; minus infinity where there is none."""
-    small = np.maximum(np.expm1(np.minimum(loss, 500.0)) / sampling_probability, -1.0)
+    """The t with log(1 − q + q·e^t) = loss; minus infinity where there is none.
+
+    Its error, carried back to the loss, is a few units in the last place of loss − log q.
+    """
+    small = np.expm1(np.minimum(loss, 500.0)) / sampling_probability
     with np.errstate(divide="ignore"):
-        return np.where(loss < 500.0, np.log1p(small), loss - np.log(sampling_probability))
+        # Far below, e^loss − (1 − q) is taken as a difference of exponents, which do not cancel.
+        share = -np.expm1(np.minimum(np.log1p(-sampling_probability) - loss, 0.0))
+        far = loss + np.log(share) - np.log(sampling_probability)
+        return np.where((small > -0.5) & (loss < 500.0), np.log1p(np.maximum(small, -0.5)), far)
 
 
 def _normal_masses(edges: np.ndarray) -> np.ndarray:
@@ -75,15 +85,9 @@ def _laplace_masses(edges: np.ndarray) -> np.ndarray:
     return np.where((left < 0) & (right > 0), around_zero, one_sided)
 
 
-def _standard_deviation(values: np.ndarray, weights: np.ndarray) -> float:
-    weights = weights / weights.sum()
-    mean = weights @ values
-    return float(np.sqrt(weights @ (values - mean) ** 2))
-
-
-# Positions, in standard deviations, at which the spread of a Gaussian loss is computed.
-_QUADRATURE = np.linspace(-9.0, 9.0, 2001)
-_NORMAL_WEIGHTS = np.exp(-0.5 * _QUADRATURE**2)
+# Cells for sums that stand for integrals. Twelve standard deviations either side of two means,
+# a few thousandths of a standard deviation apart, give moments to five digits.
+_CELLS = 4096
 
 
 @dataclass(frozen=True)
@@ -92,24 +96,18 @@ class GaussianAddOrRemove:
 
     noise_multiplier: float
     sampling_probability: float
-    symmetric = False
 
-    def _loss(self, position: np.ndarray) -> np.ndarray:
+    @property
+    def symmetric(self) -> bool:
+        return self.sampling_probability == 1
+
+    def loss(self, position: np.ndarray) -> np.ndarray:
         shift_loss = (position - 0.5) / self.noise_multiplier**2
         return _mixed_loss(shift_loss, self.sampling_probability)
 
-    def spread(self) -> float:
-        deviation = self.noise_multiplier * _QUADRATURE
-        q = self.sampling_probability
-        return _standard_deviation(
-            self._loss(np.concatenate([deviation, deviation + 1.0])),
-            np.concatenate([(1 - q) * _NORMAL_WEIGHTS, q * _NORMAL_WEIGHTS]),
-        )
-
-    def loss_range(self, log_tail: float) -> tuple[float, float]:
+    def positions(self, log_tail: float) -> np.ndarray:
         reach = -self.noise_multiplier * special.ndtri_exp(log_tail)
-        lowest, highest = self._loss(np.array([-reach, 1.0 + reach]))
-        return float(lowest), float(highest)
+        return np.linspace(-reach, 1.0 + reach, _CELLS + 1)
 
     def position(self, loss: np.ndarray) -> np.ndarray:
         return 0.5 + self.noise_multiplier**2 * _unmixed_loss(loss, self.sampling_probability)
@@ -129,25 +127,16 @@ class GaussianReplace:
     sampling_probability: float
     symmetric = True
 
-    def _loss(self, position: np.ndarray) -> np.ndarray:
+    def loss(self, position: np.ndarray) -> np.ndarray:
         variance = self.noise_multiplier**2
         q = self.sampling_probability
         return _mixed_loss((position - 0.5) / variance, q) - _mixed_loss(
             (-position - 0.5) / variance, q
         )
 
-    def spread(self) -> float:
-        deviation = self.noise_multiplier * _QUADRATURE
-        q = self.sampling_probability
-        return _standard_deviation(
-            self._loss(np.concatenate([deviation, deviation + 1.0])),
-            np.concatenate([(1 - q) * _NORMAL_WEIGHTS, q * _NORMAL_WEIGHTS]),
-        )
-
-    def loss_range(self, log_tail: float) -> tuple[float, float]:
+    def positions(self, log_tail: float) -> np.ndarray:
         reach = 1.0 - self.noise_multiplier * special.ndtri_exp(log_tail)
-        highest = float(self._loss(np.array([reach]))[0])
-        return -highest, highest
+        return np.linspace(-reach, reach, _CELLS + 1)
 
     def position(self, loss: np.ndarray) -> np.ndarray:
         # With u = x/σ² the loss ℓ satisfies sinh(u − ℓ/2) = (1 − q)/q · e^{1/2σ²} · sinh(ℓ/2).
@@ -183,24 +172,18 @@ class LaplaceAddOrRemove:
     sampling_probability: float
     symmetric = False
 
-    def _loss(self, position: np.ndarray) -> np.ndarray:
+    def loss(self, position: np.ndarray) -> np.ndarray:
         shift_loss = (2 * np.clip(position, 0.0, 1.0) - 1.0) / self.noise_multiplier
         return _mixed_loss(shift_loss, self.sampling_probability)
 
-    def spread(self) -> float:
-        edges = np.concatenate([[-np.inf], np.linspace(0.0, 1.0, 1001), [np.inf]])
-        middles = np.concatenate([[0.0], (edges[1:-2] + edges[2:-1]) / 2, [1.0]])
-        return _standard_deviation(self._loss(middles), self.masses(edges)[0])
-
-    def loss_range(self, log_tail: float) -> tuple[float, float]:
-        # The loss is bounded: nothing is cut off, whatever tail would be allowed.
-        lowest, highest = self._loss(np.array([0.0, 1.0]))
-        return float(lowest), float(highest)
+    def positions(self, log_tail: float) -> np.ndarray:
+        # The loss does not change outside [0, 1]: nothing is cut off, whatever would be allowed.
+        return np.concatenate([[-np.inf], np.linspace(0.0, 1.0, _CELLS + 1)[1:-1], [np.inf]])
 
     def position(self, loss: np.ndarray) -> np.ndarray:
         shift_loss = _unmixed_loss(loss, self.sampling_probability)
         inside = 0.5 * (1.0 + self.noise_multiplier * shift_loss)
-        lowest, highest = self.loss_range(0.0)
+        lowest, highest = self.loss(np.array([0.0, 1.0]))
         return np.where(loss <= lowest, -np.inf, np.where(loss >= highest, np.inf, inside))
 
     def masses(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,3 +191,43 @@ class LaplaceAddOrRemove:
         present = _laplace_masses((edges - 1.0) / self.noise_multiplier)
         q = self.sampling_probability
         return (1 - q) * absent + q * present, absent
+
+
+@dataclass(frozen=True)
+class RandomisedResponse:
+    """Losses of ±ε, and of infinity with probability δ: no (ε, δ) mechanism reveals more.
+
+    Its four outcomes are at positions −2 (the lower distribution fails), −1, 1 and 2 (the upper
+    one fails).
+    """
+
+    epsilon: float
+    delta: float
+    symmetric = True
+
+    def positions(self, log_tail: float) -> np.ndarray:
+        return np.array([-1.5, 1.5])
+
+    def loss(self, position: np.ndarray) -> np.ndarray:
+        return self.epsilon * np.sign(position)
+
+    def position(self, loss: np.ndarray) -> np.ndarray:
+        return np.where(loss <= -self.epsilon, -1.5, np.where(loss >= self.epsilon, 1.5, 0.0))
+
+    def masses(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        likely = (1 - self.delta) / (1 + np.exp(-self.epsilon))
+        unlikely = (1 - self.delta) / (1 + np.exp(self.epsilon))
+        inner = np.array([unlikely, likely])
+        return (
+            self._between(edges, np.array([0.0, *inner, self.delta])),
+            self._between(edges, np.array([self.delta, *inner[::-1], 0.0])),
+        )
+
+    def _between(self, edges: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+        reached = np.searchsorted(np.array([-2.0, -1.0, 1.0, 2.0]), edges)
+        return np.add.reduce(
+            [
+                np.where((reached[:-1] <= outcome) & (outcome < reached[1:]), mass, 0.0)
+                for outcome, mass in enumerate(outcomes)
+            ]
+        )

@@ -23,6 +23,36 @@ def is_positive_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
+def check_release(
+    *, mechanism: str, sampling_probability: float, steps: int, directions: int
+) -> None:
+    """Check what releases are, apart from their noise and their guarantee.
+
+    Raises:
+        ValueError: one line naming the first setting that is out of range.
+    """
+    expect(mechanism in MECHANISMS, "mechanism", mechanism, "one of " + ", ".join(MECHANISMS))
+    expect(
+        is_real(sampling_probability) and 0 < sampling_probability <= 1,
+        "sampling_probability",
+        sampling_probability,
+        "above 0 and at most 1",
+    )
+    expect(is_positive_integer(steps), "steps", steps, "an integer of at least 1")
+    expect(is_positive_integer(directions), "directions", directions, "an integer of at least 1")
+
+
+def check_guarantee(*, delta: float, adjacency: str) -> None:
+    """Raise `ValueError` unless δ is in [0, 1) and the adjacency is known."""
+    expect(adjacency in ADJACENCIES, "adjacency", adjacency, "one of " + ", ".join(ADJACENCIES))
+    expect(is_real(delta) and 0 <= delta < 1, "delta", delta, "at least 0 and below 1")
+
+
+def check_delta_of_gaussian(delta: float) -> None:
+    """Raise `ValueError` unless δ is above 0: gaussian noise has no pure ε."""
+    expect(delta > 0, "delta", delta, "above 0 for gaussian noise (laplace accepts 0)")
+
+
 def check_plan(
     *,
     mechanism: str,
@@ -37,19 +67,15 @@ def check_plan(
     Raises:
         ValueError: one line naming the first setting that cannot be accounted.
     """
-    expect(mechanism in MECHANISMS, "mechanism", mechanism, "one of " + ", ".join(MECHANISMS))
-    expect(adjacency in ADJACENCIES, "adjacency", adjacency, "one of " + ", ".join(ADJACENCIES))
-    expect(
-        is_real(sampling_probability) and 0 < sampling_probability <= 1,
-        "sampling_probability",
-        sampling_probability,
-        "above 0 and at most 1",
+    check_release(
+        mechanism=mechanism,
+        sampling_probability=sampling_probability,
+        steps=steps,
+        directions=directions,
     )
-    expect(is_positive_integer(steps), "steps", steps, "an integer of at least 1")
-    expect(is_positive_integer(directions), "directions", directions, "an integer of at least 1")
-    expect(is_real(delta) and 0 <= delta < 1, "delta", delta, "at least 0 and below 1")
+    check_guarantee(delta=delta, adjacency=adjacency)
     if mechanism == "gaussian":
-        expect(delta > 0, "delta", delta, "above 0 for gaussian noise (laplace accepts 0)")
+        check_delta_of_gaussian(delta)
     elif delta > 0:
         expect(
             directions == 1,
