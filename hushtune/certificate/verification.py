@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hushtune.certificate import checks, folders
 from hushtune.certificate.checks import Check, Examination, Failed, NotApplicable, Verification
+from hushtune.certificate.second_opinion import check_second_accountant
 
 Look = Callable[[Examination], str]
 
@@ -19,6 +20,7 @@ CHECKS: dict[str, tuple[str | None, Look]] = {
     "private": ("ledger", checks.check_private),
     "complete": ("private", checks.check_complete),
     "guarantee": ("complete", checks.check_guarantee),
+    "second accountant": ("guarantee", check_second_accountant),
     "base model": ("complete", checks.check_base_model),
     "weights": ("base model", checks.check_weights),
     "other files": ("weights", checks.check_other_files),

@@ -17,7 +17,15 @@ from verifying import Runs, Verify, has_certificate, head_of, rewrite
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger
 
-ALL = ["ledger", "ledger head", "private", "complete", "guarantee", "base model"]
+ALL = [
+    "ledger",
+    "ledger head",
+    "private",
+    "complete",
+    "guarantee",
+    "second accountant",
+    "base model",
+]
 ALL += ["weights", "other files", "summary"]
 
 
