@@ -21,6 +21,7 @@ from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.plain import PlainSteps
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger, LedgerError
+from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.steps import PrivateSteps, Steps
 from hushtune.session import Session
 from hushtune.tasks.classification import FeatureStore
@@ -93,10 +94,18 @@ def train(
     with Ledger(folder / LEDGER, session.header) as ledger:
         if ledger.charges == session.plan.steps and (folder / "summary.json").exists():
             return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        registered = None
+        if config.privacy.registry is not None:
+            registered = RegisteredRun(
+                config.privacy.registry,
+                data=config.data.identity or "",
+                where=config.output,
+                ledger=ledger,
+            )
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
         zero_shot = evaluate("zero-shot", 0)
-        train_steps(session, data, open_steps(ledger, data), after_step=after_step)
+        train_steps(session, data, open_steps(ledger, data, registered), after_step=after_step)
         final = evaluate("private" if session.header["private"] else "trained", session.plan.steps)
         save_model(session, folder)
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
@@ -165,10 +174,13 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
     return session
 
 
-def open_steps(ledger: Ledger, data: LabelledText) -> Steps:
+def open_steps(
+    ledger: Ledger, data: LabelledText, registered: RegisteredRun | None = None
+) -> Steps:
     """What the ledger's header says is to be run on `data`."""
-    kind = PrivateSteps if ledger.header["private"] else PlainSteps
-    return kind(ledger, units=data.units)
+    if ledger.header["private"]:
+        return PrivateSteps(ledger, units=data.units, registered=registered)
+    return PlainSteps(ledger, units=data.units)
 
 
 def replay(ledger: Path, *, model: str | None, out: Path) -> Session:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import importlib.metadata
+import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,7 +46,7 @@ from hushtune.zo.update import Update
 Plan = PrivacyPlan | PlainPlan
 
 #: Versions that the numbers of a run depend on.
-_VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "dp-accounting", "numpy")
+_VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
 
 
 @dataclass
@@ -202,6 +203,8 @@ def begin(config: Config, *, units: int) -> Session:
     )
     header = {
         "format": 1,
+        # Tells apart two runs of one configuration, for a registry that adds them up.
+        "run": secrets.token_hex(16),
         "private": isinstance(plan, PrivacyPlan),
         "steps": plan.steps,
         "config": config.to_json(),

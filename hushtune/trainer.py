@@ -11,10 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hushtune.privacy.steps import Steps
+from hushtune.privacy.ledger import StepFailed
+from hushtune.privacy.steps import Steps, kind_of
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
 from hushtune.zo.estimators import moves, slopes
+from hushtune.zo.head_losses import HeadLosses
+from hushtune.zo.losses import MovedLosses
 
 #: Called after each step with the number of steps charged so far.
 AfterStep = Callable[[int], None]
@@ -46,7 +49,7 @@ def train(
     if steps.ledger.header["plan"] != session.plan.to_json():
         raise ValueError("Expected the ledger's plan to be the session's.")
     chosen = session.settings
-    losses = session.losses(session.task(data))
+    losses = _losses(session, data)
     update = session.update()
     passes = moves(chosen.estimator, session.plan.directions, chosen.perturbation_scale)
 
@@ -62,3 +65,12 @@ def train(
         charge, released = steps.step(slopes_of)
         update.apply(charge, released)
         after_step(steps.ledger.charges)
+
+
+def _losses(session: Session, data: LabelledText) -> HeadLosses | MovedLosses:
+    """What evaluates losses of the private text; an error says nothing of what it met."""
+    try:
+        return session.losses(session.task(data))
+    except Exception as error:
+        failure = kind_of(error)
+    raise StepFailed(f"preparing the texts failed with {failure}; nothing was charged for it.")

@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
     "eval": ("evaluate", "accuracy of a run's model on public data"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
+    "audit": ("audit", "an empirical lower bound on ε, from attacks on the code as it runs"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),
     "verify": ("verify", "a run checked without its data, and a certificate of it to file"),
     "demo": ("demo", "all of it in two minutes, on data made for the purpose"),
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """Errors whose message is meant for the person at the terminal."""
+    from hushtune.privacy.chain import ChainError
     from hushtune.privacy.ledger import LedgerError
 
     # ValueError covers ConfigError, DataError, ProbeError and the plan's own refusals.
-    return (ValueError, LedgerError, OSError)
+    return (ValueError, ChainError, LedgerError, OSError)
 
 
 def _one_line(refusal: Exception) -> str:

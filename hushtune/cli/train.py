@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 
 from hushtune.cli.arguments import parse_run
+from hushtune.cli.residue import keep_memory_to_itself
 
 
 def run(arguments: Sequence[str]) -> int:
     """Train, or go on training, and print the summary."""
     config, as_json = parse_run("train", arguments)
+    keep_memory_to_itself()
     from hushtune import run as runs
     from hushtune.report import terminal
 

@@ -38,6 +38,12 @@ def check(config: Config) -> None:
     _require(
         0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
     )
+    _require(
+        data.unit != "example",
+        "data.unit",
+        data.unit,
+        "none for rows, or a column; a column of this name would be taken for rows",
+    )
     _require(bool(data.train), "data.train", data.train, "a file")
     _require(data.max_length >= 8, "data.max_length", data.max_length, "at least 8")
     _require(
@@ -127,6 +133,12 @@ def _check_privacy(config: Config) -> None:
         "privacy.mechanism",
         privacy.mechanism,
         "none with method mezo, and gaussian or laplace with every other method",
+    )
+    _require(
+        privacy.registry is None or bool(config.data.identity),
+        "data.identity",
+        config.data.identity,
+        "the data set's name in the registry privacy.registry",
     )
     if without:
         return

@@ -64,6 +64,8 @@ class DataConfig:
     """How the rows of a unit become one vector before the clip."""
     population: int | None = None
     """Number of units to account with, where the exact number is not public; none: it is."""
+    identity: str | None = None
+    """Name under which a registry adds up everything that was spent on this data set."""
     max_length: int = 128
     """Longest text in tokens; the rest of a longer one is cut off."""
 
@@ -127,6 +129,8 @@ class PrivacyConfig:
     mechanism: Literal["gaussian", "laplace", "none"] = "gaussian"
     """laplace gives pure ε; none goes with method mezo only."""
     adjacency: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+    registry: str | None = None
+    """File that adds up all runs on the data set data.identity; none: nobody adds them up."""
 
 
 @dataclass(frozen=True)

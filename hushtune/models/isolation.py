@@ -7,7 +7,7 @@ what the probe looks for.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ def _scales_by_tensor(weight: Tensor) -> bool:
     return activations is not None and type(activations.granularity).__name__ != "PerRow"
 
 
-def _rope_types(module: nn.Module) -> Collection[str]:
+def _rope_types(module: nn.Module) -> list[Any]:
     """Kinds of rotary positions; where layers differ, transformers keeps one a kind of layer."""
-    kinds = getattr(module, "rope_type", ())
-    return kinds.values() if isinstance(kinds, dict) else (kinds,)
+    kinds = getattr(module, "rope_type", None)
+    return list(kinds.values()) if isinstance(kinds, dict) else [kinds]

@@ -94,6 +94,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         # Heads of causal models read the last token that is not padding.
         network.config.pad_token_id = tokenizer.pad_token_id
     refuse_coupling(network)
+    _refuse_missing_embeddings(network, tokenizer)
     _refuse_longer_than_positions(network, max_length)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -192,9 +193,24 @@ def _readout(
     return DescriptionsReadOut(classifier, tokenizer, len(words), task.template, max_length)
 
 
+def _refuse_missing_embeddings(network: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that knows tokens which the model has no embedding for.
+
+    A text with such a token would end the run, and the ledger would tell that it was sampled.
+    """
+    rows = network.get_input_embeddings().weight.shape[0]
+    beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
+    if beyond:
+        raise ConfigError(
+            f"model.name: its tokenizer has {len(beyond)} tokens, such as {min(beyond)!r}, beyond "
+            f"the model's {rows} embeddings; resize the embeddings and save the model again."
+        )
+
+
 def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
     """Refuse texts longer than the model has positions; relative positions have no end."""
-    positions = getattr(network.config, "max_position_embeddings", None)
+    text_config = network.config.get_text_config()
+    positions = getattr(text_config, "max_position_embeddings", None)
     for name, module in network.named_modules():
         # RoBERTa counts positions from the one after its padding token's number.
         padding = getattr(module, "padding_idx", None)

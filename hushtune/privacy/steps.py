@@ -8,6 +8,7 @@ computes slopes; it has no other way to private data, and cannot run what is not
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 from hushtune.privacy.boundary import AddNoise, Boundary
 from hushtune.privacy.ledger import Ledger, StepFailed
 from hushtune.privacy.plan import PrivacyPlan
+from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.sampling import PoissonSampler, RandomBytes
 
 #: From the sampled units (ascending indices) and the charge's index to (rows, K) float64 slopes and
@@ -38,8 +40,15 @@ class Steps:
         ledger: the open ledger.
     """
 
-    def __init__(self, ledger: Ledger, sampler: PoissonSampler, boundary: Releases) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        sampler: PoissonSampler,
+        boundary: Releases,
+        registered: RegisteredRun | None = None,
+    ) -> None:
         self.ledger = ledger
+        self._registered = registered
         self._sampler = sampler
         self._boundary = boundary
 
@@ -57,21 +66,37 @@ class Steps:
         Raises:
             BudgetSpent: all planned steps have been charged.
             OSError: the ledger could not be made durable; the step is charged and lost.
+            RegistryError: a copy of this run has taken the step already.
             StepFailed: `slopes` or the release failed; it is never tried again, and nothing of what
                 was computed is said.
         """
+        if self._registered is not None:
+            self._registered.cover(self.ledger.charges)
         charge = self.ledger.charge()
         released = self._release(slopes, charge)
         self.ledger.release(charge, released)
         return charge, released
 
     def _release(self, slopes: Slopes, charge: int) -> tuple[int, ...]:
+        # What an error or a warning says, and the frames that an error keeps, may hold private
+        # values. So none of them leaves: what is raised is new, and knows a kind at most.
         try:
-            return self._boundary.release(*slopes(self._sampler.sample(), charge))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._boundary.release(*slopes(self._sampler.sample(), charge))
         except Exception as error:
-            # The error's text and frames may hold private values; only its kind may leave.
-            failure = type(error).__name__
+            failure = kind_of(error)
+        except KeyboardInterrupt:
+            failure = ""
+        if not failure:
+            raise KeyboardInterrupt
         raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
+
+
+def kind_of(error: Exception) -> str:
+    """The name of the error's nearest kind that Python itself defines, such as RuntimeError."""
+    known = (kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    return next(known).__name__
 
 
 class PrivateSteps(Steps):
@@ -80,6 +105,7 @@ class PrivateSteps(Steps):
     Args:
         ledger: an open ledger, marked private.
         units: number of units in the data set; the plan's `population` is what is public.
+        registered: where steps are reserved before they are charged, if anywhere.
         random_bytes, add_noise: replace the sources of sampling and of noise, for tests only;
             nothing that reads a configuration or a command line can reach them. The ledger must
             then be marked as not private.
@@ -96,6 +122,7 @@ class PrivateSteps(Steps):
         ledger: Ledger,
         *,
         units: int,
+        registered: RegisteredRun | None = None,
         random_bytes: RandomBytes | None = None,
         add_noise: AddNoise | None = None,
     ) -> None:
@@ -108,4 +135,5 @@ class PrivateSteps(Steps):
         sampler = PoissonSampler(
             units=units, probability=self.plan.sampling_probability, random_bytes=random_bytes
         )
-        super().__init__(ledger, sampler, Boundary(self.plan, add_noise=add_noise))
+        boundary = Boundary(self.plan, add_noise=add_noise)
+        super().__init__(ledger, sampler, boundary, registered)

@@ -68,6 +68,8 @@ class Batcher(Generic[Encoded]):
         self._dummy = dummy
         lengths = np.array([length_of(example) for example in examples], dtype=np.int64)
         self._bucket = np.searchsorted([shape.length for shape in shapes], lengths)
+        if (self._bucket == len(shapes)).any():
+            raise ValueError("Expected every example to fit into the longest shape.")
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, list[Encoded], Shape]]:
         """Pairs of places in `rows` and exactly `shape.rows` examples, dummies at the end."""

@@ -71,7 +71,7 @@ class MovedLosses:
 
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) float64 losses."""
-        losses = np.empty((len(rows), len(moves)), dtype=np.float64)
+        losses = np.full((len(rows), len(moves)), np.nan)
         with torch.inference_mode():
             for places, inputs in self._task.micro_batches(rows):
                 losses[places] = self.of_inputs(inputs, moves, charge=charge)[: len(places)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
 import sys
 import traceback
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from conftest import write_reviews
 from insider import Insider, flagged, watch
 
 from hushtune.cli import main
+from hushtune.privacy import steps as stepping
 from hushtune.privacy.boundary import Boundary, clip_to_grid, exact_sum
 from hushtune.privacy.ledger import LedgerError
 from hushtune.privacy.steps import Steps
@@ -178,7 +181,7 @@ def test_the_check_flags_each_leak_on_its_own(encoder_folder, tmp_path, monkeypa
     plans, seen = watch_plan(monkeypatch), watch(monkeypatch)
     seen.plans = plans
     release = Boundary.release
-    leaks = [tell_size, write_size, tell_mean, log_largest_norm, write_sample, warn_of_an_example]
+    leaks = [tell_size, write_size, tell_mean, log_largest_norm, write_sample]
 
     def release_and_tell(self, *values):
         released = release(self, *values)
@@ -195,12 +198,34 @@ def test_the_check_flags_each_leak_on_its_own(encoder_folder, tmp_path, monkeypa
         "stderr": "mean or share",
         "log": "mean or share",
         "sample.txt": "a sample",
-        "warnings": "an example's number",
         "noise.txt": "noise",
     }.items():
         only = {name: outside.texts[name] for name in ("ledger.jsonl", place)}
         with flagged(because):
             check(seen, Outside(only), plans[0])
+
+
+@pytest.mark.parametrize("warnings_pass", [False, True])
+def test_a_warning_in_a_step_does_not_leave_it(
+    warnings_pass, encoder_folder, tmp_path, monkeypatch, capfd, caplog
+):
+    plans, seen = watch_plan(monkeypatch), watch(monkeypatch)
+    release = Boundary.release
+
+    def release_and_warn(self, *values):
+        released = release(self, *values)
+        warn_of_an_example(seen, tmp_path)
+        return released
+
+    monkeypatch.setattr(Boundary, "release", release_and_warn)
+    if warnings_pass:
+        silent = types.SimpleNamespace(
+            catch_warnings=contextlib.nullcontext, simplefilter=lambda _: None
+        )
+        monkeypatch.setattr(stepping, "warnings", silent)
+    outside, _ = run_and_collect(encoder_folder, tmp_path, capfd, caplog)
+    with flagged("an example's number") if warnings_pass else contextlib.nullcontext():
+        check(seen, outside, plans[0])
 
 
 SECRET = 0.73519264

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from hushtune import probe
 from hushtune import session as sessions
-from hushtune.config import Config, from_values
+from hushtune.config import Config, ConfigError, from_values
 from hushtune.models.isolation import CouplingError, refuse_coupling
 from hushtune.models.load import load_model
 from hushtune.zo.probe import ProbeError, Slopes
@@ -242,3 +243,37 @@ def test_the_probe_refuses_a_model_whose_passes_depend_on_earlier_ones(fault, ti
     monkeypatch.setattr(probe, "measure_slopes", lambda *_: Slopes(typical=1.0, agreement=1.0))
     with pytest.raises(ProbeError):
         sessions.begin(config, units=12)
+
+
+def at_most_the_largest(scores):
+    """A loss that knows the largest score of its batch, a coupling that no order of rows shows."""
+
+    def coupled(inputs):
+        values = scores(inputs)
+        return values - values.max()
+
+    return lambda inputs: coupled(inputs).exp()
+
+
+def test_the_probe_sees_a_coupling_that_is_the_same_for_all_rows(tiny, monkeypatch):
+    config = make_config(tiny("bert"))
+    load = sessions.load_model
+
+    def faulty(*arguments, **options):
+        loaded = load(*arguments, **options)
+        loaded.readout.scores = at_most_the_largest(loaded.readout.scores)
+        return loaded
+
+    assert max(shape.rows for shape in sessions.begin(config, units=12).shapes) > 1
+    monkeypatch.setattr(sessions, "load_model", faulty)
+    assert {shape.rows for shape in sessions.begin(config, units=12).shapes} == {1}
+
+
+def test_tokens_without_an_embedding_are_refused(tiny, tmp_path):
+    """A text with such a token would end the run, whenever it is sampled."""
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match="'zebra', beyond the model's"):
+        sessions.begin(make_config(str(folder)), units=12)

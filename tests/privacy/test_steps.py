@@ -99,6 +99,34 @@ def test_a_step_that_fails_is_spent_and_says_nothing_of_what_was_computed(path):
     assert (record.charges, sorted(record.releases)) == (2, [1])
 
 
+class BatchOf213(RuntimeError):
+    """An error whose very name is private."""
+
+
+def test_of_an_error_only_the_kind_that_python_knows_is_named(path):
+    def fail(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
+        raise BatchOf213
+
+    with (
+        Ledger(path, make_header()) as ledger,
+        pytest.raises(StepFailed, match=r"^step 0 failed with RuntimeError;"),
+    ):
+        PrivateSteps(ledger, units=UNITS).step(fail)
+
+
+def test_an_interrupted_step_keeps_no_frame_of_what_was_computed(path):
+    def interrupt(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
+        raise KeyboardInterrupt(len(units))
+
+    with Ledger(path, make_header()) as ledger:
+        with pytest.raises(KeyboardInterrupt) as it:
+            PrivateSteps(ledger, units=UNITS).step(interrupt)
+        assert it.value.args == ()
+        assert it.value.__context__ is None
+        assert "interrupt" not in [entry.name for entry in it.traceback]
+        assert ledger.charges == 1
+
+
 @pytest.mark.parametrize(
     ("private", "injected", "because"),
     [
