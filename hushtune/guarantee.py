@@ -96,4 +96,4 @@ def exclusions(header: dict[str, Any]) -> list[str]:
 def rounded_up(value: float, digits: int = 4) -> str:
     """`value` in so many significant digits, never less than it is."""
     upwards = decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING)
-    return f"{float(upwards.create_decimal(repr(value))):.{digits}g}"
+    return f"{float(upwards.create_decimal(repr(float(value)))):.{digits}g}"

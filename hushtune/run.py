@@ -6,7 +6,9 @@ the ledger and the base model alone.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -118,6 +120,7 @@ def train(
             "epsilon": guarantee["epsilon"],
             "delta": guarantee["delta"],
             "steps": session.plan.steps,
+            "ledger_head": guarantee["ledger_head"],
             "seconds": round(time.monotonic() - start),
             "peak_rss_mib": peak_memory(),
             "moved_sha256": hash_tensors(session.parameters.items()),
@@ -148,7 +151,7 @@ class Metrics:
             json.dumps({"step": step, "accuracy": self._accuracy[step]}) + "\n"
             for step in sorted(self._accuracy)
         ]
-        self._path.write_text("".join(lines), encoding="utf-8")
+        write_whole(self._path, "".join(lines))
 
 
 def open_session(config: Config, ledger: Path, *, units: int) -> Session:
@@ -201,13 +204,21 @@ def write_config(path: Path, config: Config) -> None:
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # the order of the labels has a meaning
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(json.loads(json.dumps(config.to_json())), file)
+    text = io.StringIO()
+    yaml.dump(json.loads(json.dumps(config.to_json())), text)
+    write_whole(path, text.getvalue())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it, after a crash too, finds the old or the new one."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def peak_memory() -> int:

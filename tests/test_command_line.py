@@ -178,7 +178,7 @@ def test_a_torn_line_counts_as_a_charge_and_is_left_alone(shell: Shell, run_fold
         ),
         (lambda lines: [*lines[:3], *lines[4:]], "line 4: "),
         (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "line 4: "),
-        (lambda lines: [*lines[:3], b"\n", *lines[3:]], "line 4: not a ledger line."),
+        (lambda lines: [*lines[:3], b"\n", *lines[3:]], "line 4: not a line of this file."),
         (lambda lines: lines[1:], "line 1: "),
         (lambda lines: [lines[0][:40]], "no complete header line; nothing was charged."),
         (lambda lines: [], "no complete header line; nothing was charged."),

@@ -18,13 +18,14 @@ from hushtune.run import write_config
 
 #: Every setting there is. A new one needs a reason; the test makes somebody give it.
 SETTINGS = """
-    data.combine data.eval data.label data.max_length data.population data.text data.train
-    data.unit eval_every method.batch method.clip_norm method.directions method.distribution
+    data.combine data.eval data.identity data.label data.max_length data.population data.text
+    data.train data.unit eval_every method.batch method.clip_norm method.directions
+    method.distribution
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
     model.lora.alpha model.lora.r model.lora.target_modules model.name model.tune output
-    privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism seed task.kind task.labels
-    task.readout task.template
+    privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism privacy.registry seed
+    task.kind task.labels task.readout task.template
 """
 
 
@@ -128,7 +129,8 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         (
             "privacy:",
             "privacy: null is not accepted; "
-            "it must be none, or a section with the keys epsilon, delta, mechanism, adjacency.",
+            "it must be none, or a section with the keys "
+            "epsilon, delta, mechanism, adjacency, registry.",
         ),
         (
             "model: {lora: {target_modules: query}}",
@@ -150,7 +152,7 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         (
             "privacy: {epsilonn: 4}",
             "unknown key privacy.epsilonn; did you mean epsilon? "
-            "accepted: epsilon, delta, mechanism, adjacency.",
+            "accepted: epsilon, delta, mechanism, adjacency, registry.",
         ),
         (
             "sede: 4",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from hushtune.cli import main
+from hushtune.report.terminal import TerminalProgress
 
 STEPS = 60
 
@@ -139,6 +141,8 @@ def test_killed_and_interrupted_within_a_step_the_same_command_goes_on(run: Run,
     # What was promised is the plan, however far a run has come.
     assert guarantee["epsilon_of_charged_steps"] < guarantee["epsilon"]
 
+    noted = before[-1]["hash"]
+
     # Half-way, the folder takes no other configuration and no other data.
     refuse_another_run(run, tmp_path / "train.jsonl")
     assert run.lines() == before
@@ -169,6 +173,11 @@ def test_killed_and_interrupted_within_a_step_the_same_command_goes_on(run: Run,
     interrupted = {charges(before)[-1]} - {releases(before)[-1]}
     check_finished(run, lost={killed} | interrupted)
 
+    # Of the head that was noted then, the ledger is a continuation.
+    code, guarantee, _ = run.command("privacy", str(run.folder), "--expect", noted, "--json")
+    assert (code, guarantee["expected_head"]) == (0, "extended")
+    assert guarantee["lines_added"] == len(run.lines()) - 2 * (killed + 1)
+
     # Finished, it stays as it is.
     ledger = run.ledger.read_bytes()
     assert run.train()[0] == 0
@@ -196,6 +205,33 @@ def test_killed_between_the_last_step_and_the_model_it_is_saved_by_the_next_run(
     assert code == 0, complaint
     assert run.lines() == before
     check_finished(run, lost=set())
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_same_command_goes_on(run: Run, monkeypatch):
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(_: TerminalProgress, *__: object) -> None:
+        room = run.ledger.stat().st_size + 2000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))
+
+    monkeypatch.setattr(TerminalProgress, "started", fill_the_disk)
+    try:
+        code, summary, complaint = run.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert (code, summary) == (1, {})
+    assert len(complaint.splitlines()) == 1
+    assert complaint.startswith(f"hushtune train: {run.ledger}: ")
+    monkeypatch.undo()
+
+    before = run.lines()
+    code, guarantee, _ = run.command("privacy", str(run.folder), "--json")
+    assert (code, guarantee["ledger_ok"]) == (0, True)
+    assert len(charges(before)) <= guarantee["steps_charged"] < STEPS
+    assert run.train()[0] == 0
+    assert run.lines()[: len(before)] == before
+    check_finished(run, lost=set(range(STEPS)) - {*releases(run.lines())})
+    assert len(releases(run.lines())) >= STEPS - 1
 
 
 @pytest.mark.slow

@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _refusals() -> tuple[type[Exception], ...]:
     """Errors whose message is meant for the person at the terminal."""
     from hushtune.privacy.chain import ChainError
-    from hushtune.privacy.ledger import LedgerError
 
-    # ValueError covers ConfigError, DataError, ProbeError and the plan's own refusals.
-    return (ValueError, ChainError, LedgerError, OSError)
+    # ValueError covers ConfigError, DataError, ProbeError and the plan's own refusals; ChainError
+    # those of ledger and registry.
+    return (ValueError, ChainError, OSError)
 
 
 def _one_line(refusal: Exception) -> str:

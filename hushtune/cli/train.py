@@ -26,6 +26,7 @@ def run(arguments: Sequence[str]) -> int:
                 "seconds": summary["seconds"],
                 "peak memory": f"{summary['peak_rss_mib']} MiB",
                 "run folder": config.output,
+                "ledger head": summary["ledger_head"],
             },
         )
     return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class ChainError(Exception):
-    """A chain that cannot be trusted or used; the message names the line and the reason."""
+    """A chain that cannot be trusted or used; the message names the reason and mostly the line."""
 
 
 def genesis(name: str) -> str:
@@ -28,22 +28,22 @@ def make_line(previous: str, content: dict[str, Any]) -> tuple[bytes, str]:
     return _canonical({**content, "hash": head}).encode() + b"\n", head
 
 
-def read_line(previous: str, line: bytes, place: str) -> tuple[dict[str, Any], str]:
+def read_line(previous: str, line: bytes) -> tuple[dict[str, Any], str]:
     """The content of a line (without its newline) that follows `previous`, and its hash.
 
     Raises:
-        ChainError: with `place`, if this is no such line.
+        ChainError: if this is no such line.
     """
     try:
         content = json.loads(line)
         claimed = content.pop("hash")
-        canonical = _canonical({**content, "hash": claimed}).encode() == line
+        known = _canonical({**content, "hash": claimed}).encode() == line
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        canonical = False
-    if not canonical:
-        raise ChainError(f"{place}: not a line of this file.")
+        known = False
+    if not known:
+        raise ChainError("not a line of this file.")
     if claimed != _hash(previous, content):
-        raise ChainError(f"{place}: the hash does not match; this line or one before it changed.")
+        raise ChainError("the hash does not match; this line or one before it changed.")
     return content, claimed
 
 
@@ -52,29 +52,29 @@ def as_written(value: dict[str, Any]) -> dict[str, Any]:
     return json.loads(_canonical(value))
 
 
-def append(file: int, line: bytes) -> None:
+def append(file: int, line: bytes, path: str | os.PathLike[str]) -> None:
     """Write a line to the end of an open file, durably.
 
     Raises:
         OSError: if it may not be durable. What is on disk is unknown then, and a second fsync may
             report success all the same: only reading the file again can tell.
     """
-    if os.write(file, line) != len(line):
-        raise OSError("a line could not be written completely.")
-    os.fsync(file)
+    try:
+        if os.write(file, line) != len(line):
+            raise OSError(f"{path}: a line could not be written completely.")
+        os.fsync(file)
+    except OSError as error:
+        if error.errno:
+            error.filename = str(path)
+        raise
 
 
-def make_folder(folder: Path) -> list[Path]:
-    """Make a folder with its parents; returns those that are new, innermost first."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return new
-
-
-def sync_folders(folder: Path, new: list[Path]) -> None:
-    """Make an entry of `folder` durable: the entry of each new folder too, up to an old one."""
-    for each in (folder, *(made.parent for made in new)):
-        descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY)
+def make_entry_durable(path: Path) -> None:
+    """Sync the folders above a file: it is durable once its entry is, and so on upwards."""
+    for folder in path.absolute().parents:
+        if not os.access(folder, os.W_OK):
+            break  # what it holds was there before
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:

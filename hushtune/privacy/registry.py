@@ -98,14 +98,14 @@ def create(path: str | os.PathLike[str]) -> None:
     Raises:
         FileExistsError: if there is one.
     """
-    new_folders = chain.make_folder(Path(path).parent)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     line, _ = chain.make_line(_GENESIS, {"registry": {"format": 1}})
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
-        chain.append(file, line)
+        chain.make_entry_durable(Path(path))
+        chain.append(file, line, path)
     finally:
         os.close(file)
-    chain.sync_folders(Path(path).parent, new_folders)
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
@@ -120,15 +120,19 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise RegistryError(f"{path}: not a registry.")
     contents = Contents(torn=torn)
     for number, line in enumerate(lines, start=1):
-        place = f"{path}, line {number}"
         try:
-            content, contents.head = chain.read_line(contents.head, line, place)
+            content, contents.head = chain.read_line(contents.head, line)
             _accept(contents, content, first=number == 1)
-        except ChainError as error:
-            raise RegistryError(str(error)) from None
+        except ChainError as reason:
+            raise RegistryError(f"{path}, line {number}: {reason}") from None
         except (KeyError, TypeError, ValueError):
-            raise RegistryError(f"{place}: not what may stand here.") from None
-    return contents
+            raise RegistryError(f"{path}, line {number}: not what may stand here.") from None
+    try:
+        # A line that was cut short is none; one with another byte for its newline is one.
+        chain.read_line(contents.head, torn[:-1])
+    except ChainError:
+        return contents
+    raise RegistryError(f"{path}, line {len(lines) + 1}: its end changed.")
 
 
 class RegisteredRun:
@@ -250,7 +254,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Contents, Any]]:
 
         def append(content: dict[str, Any]) -> None:
             line, contents.head = chain.make_line(contents.head, content)
-            chain.append(file, line)
+            chain.append(file, line, path)
 
         yield contents, append
     finally:

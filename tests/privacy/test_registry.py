@@ -228,7 +228,7 @@ def test_each_changed_removed_or_moved_line_is_reported(registry, tmp_path):
     lines = registry.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4  # what it is, a run, a reservation, a spending
     for number, line in enumerate(lines, start=1):
-        for byte in range(len(line) - 1):
+        for byte in range(len(line)):
             changed = bytearray(line)
             changed[byte] ^= 1
             registry.write_bytes(b"".join([*lines[: number - 1], changed, *lines[number:]]))

@@ -126,9 +126,8 @@ def composed_epsilon(
         if phase.noise_scale_integer is not None and _is_fully_known(phase, adjacency)
     ]
     together = _together(phases, spent, delta, adjacency)
-    return min(
-        integer_epsilon(together, delta, drawn), _basic_epsilon(phases, spent, delta, adjacency)
-    )
+    basic = _basic_epsilon(phases, spent, delta, adjacency)
+    return float(min(integer_epsilon(together, delta, drawn), basic))
 
 
 def _merged(phases: Sequence[Phase]) -> list[Phase]:
