@@ -28,11 +28,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/hushtune demo
 
+# A process for each core; torch with a thread for each core in every one of them would be slower.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: install
 	$(BIN)/ruff check .

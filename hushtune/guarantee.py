@@ -79,12 +79,14 @@ def exclusions(header: dict[str, Any]) -> list[str]:
         )
     if data["eval"] is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
+    registry = header["config"].get("privacy", {}).get("registry")
+    others = "Other runs on the same data, and settings tried before this run, add to ε"
     return [
         *sentences,
         "Whoever runs the training, and the machine it runs on, are trusted with the data.",
         "Noise and sampling come from cryptographic generators, so every ε, pure ε too, holds "
         "against computationally bounded adversaries.",
-        "Other runs on the same data, and settings tried before this run, add to ε.",
+        f"{others}." if registry is None else f"{others}; the registry {registry} adds them up.",
         "Running time and memory, as somebody on the machine sees them.",
         "The run folder protects people in the training data against its readers; "
         "the training file itself, memory and core dumps are not protected.",

@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         # Terminals show ^C, and a progress bar may be half drawn.
         fresh_line = "\n" if sys.stderr.isatty() else ""
-        print(
-            f"{fresh_line}hushtune {name}: interrupted; the same command goes on.", file=sys.stderr
-        )
+        goes_on = "; the same command goes on" if name in ("train", "demo") else ""
+        print(f"{fresh_line}hushtune {name}: interrupted{goes_on}.", file=sys.stderr)
         sys.exit(130)
 
 

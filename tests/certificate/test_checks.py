@@ -74,6 +74,8 @@ def test_an_honest_run_passes_every_check(verify: Verify, runs: Runs, tmp_path: 
     out = tmp_path / "out"
     checks = verify.checks(run, "--out", out, "--expect", head_of(run))
     assert list(checks) == ALL
+    accountant = checks.pop("second accountant")[0]
+    assert accountant == {"head": "passed", "lora": "not applicable"}[kind]  # lora is pure ε
     assert {status for status, _ in checks.values()} == {"passed"}
     # Somewhere else, the model included, it is the same run.
     moved = shutil.copytree(run, tmp_path / "moved")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 def at_least(count: int, trials: int, error: float) -> float:
     """The lower bound of Clopper and Pearson (1934) on the probability of an event."""
-    return 0.0 if count == 0 else float(stats.beta.ppf(error, count, trials - count + 1))
+    return 0.0 if count == 0 else float(special.betaincinv(count, trials - count + 1, error))
 
 
 def at_most(count: int, trials: int, error: float) -> float:
@@ -23,9 +23,10 @@ def at_most(count: int, trials: int, error: float) -> float:
 
 
 def binomial_p_value(count: int, trials: int, probability: float) -> float:
-    """Two-sided: twice the smaller tail of the binomial distribution."""
-    distribution = stats.binom(trials, probability)
-    return two_sided(float(distribution.cdf(count)), float(distribution.sf(count - 1)))
+    """Two-sided: twice the smaller tail of the binomial distribution, as an incomplete beta."""
+    above = special.betainc(count, trials - count + 1, probability) if count > 0 else 1.0
+    below = special.betaincc(count + 1, trials - count, probability) if count < trials else 1.0
+    return two_sided(float(below), float(above))
 
 
 def two_sided(below: float, above: float) -> float:
