@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hushtune.cli.arguments import parse_flags
-from hushtune.guarantee import describe_guarantee
+from hushtune.guarantee import describe_guarantee, rounded_up
 from hushtune.privacy import ledger as ledgers
 
 
@@ -131,13 +131,13 @@ def _show(guarantee: dict) -> None:
         guarantee["epsilon"], guarantee["delta"], guarantee["unit"], guarantee["adjacency"]
     )
     groups = ", ".join(
-        f"{g['units']} units: {g['epsilon']:.4g}" for g in guarantee["group_privacy"]
+        f"{g['units']} units: {rounded_up(g['epsilon'])}" for g in guarantee["group_privacy"]
     )
     show(
         "",
         {
             "claimed": f"[bold]{line}[/bold]",
-            "so far": f"ε = {guarantee['epsilon_of_charged_steps']:.4g} after "
+            "so far": f"ε = {rounded_up(guarantee['epsilon_of_charged_steps'])} after "
             f"{guarantee['steps_charged']} of {guarantee['steps']} charged steps (informational)",
             "released": f"{guarantee['steps_released']} steps, "
             f"{guarantee['directions']} integers each",
