@@ -50,9 +50,10 @@ def text(words: int, seed: int) -> str:
 TEXTS = st.builds(text, st.sampled_from(LENGTHS), st.integers(0, 2**16))
 ROWS = st.lists(st.tuples(TEXTS, st.integers(0, 1)), min_size=2, max_size=8)
 
-#: Three short texts, which stand in one micro-batch; the middle one becomes a long one.
+#: Three short texts, which stand in one micro-batch, and texts of all other lengths; the middle one
+#: becomes a long one.
 CLOSE = {
-    "rows": [(text(2, 0), 0), (text(3, 1), 1), (text(2, 2), 1), (text(20, 3), 0)],
+    "rows": [*((text(words, words), words % 2) for words in (2, 3, 4, 12, 20, 200))],
     "victim": 1,
     "replacement": (text(20, 4), 0),
 }
