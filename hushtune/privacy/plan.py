@@ -211,6 +211,18 @@ class PrivacyPlan:
         deviations = 1.0 if self.mechanism == "gaussian" else math.sqrt(2.0)
         return deviations * self.noise_scale * self.grid / self.expected_units
 
+    @property
+    def phase(self) -> accounting.Phase:
+        """The plan's steps, for adding up with others; under whichever adjacency is asked for."""
+        return accounting.Phase(
+            mechanism=self.mechanism,
+            noise_multiplier=self.noise_multiplier,
+            sampling_probability=self.sampling_probability,
+            steps=self.steps,
+            directions=self.directions,
+            noise_scale_integer=self.noise_scale,
+        )
+
     def epsilon(self, steps: int | None = None) -> float:
         """ε after `steps` releases (default: all that are planned)."""
         return accounting.epsilon(

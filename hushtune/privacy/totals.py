@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hushtune.privacy.accounting import Phase, Spent, composed_epsilon, group_privacy
-from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.registry import Entry
 
 ADJACENCIES = ("add-or-remove-one", "replace-one")
@@ -91,7 +90,7 @@ def _part(entry: Entry, unit: str, adjacency: str) -> Phase | Spent:
         raise _Unbounded(f"{name} hides nothing")
     if entry.unit == unit:
         if entry.plan is not None:
-            return _phase(entry.plan)  # the same steps, under whichever adjacency is asked for
+            return entry.plan.phase  # the same steps, under whichever adjacency is asked for
         if entry.adjacency == adjacency:
             return Spent(entry.epsilon, entry.delta)
         if entry.adjacency == "replace-one":
@@ -102,14 +101,3 @@ def _part(entry: Entry, unit: str, adjacency: str) -> Phase | Spent:
     if (entry.adjacency, adjacency) != ("add-or-remove-one", "add-or-remove-one"):
         raise _Unbounded(f"{name} protects one {entry.unit}, and a row may change its {entry.unit}")
     return Spent(*group_privacy(entry.epsilon, entry.delta, 2))
-
-
-def _phase(plan: PrivacyPlan) -> Phase:
-    return Phase(
-        mechanism=plan.mechanism,
-        noise_multiplier=plan.noise_multiplier,
-        sampling_probability=plan.sampling_probability,
-        steps=plan.steps,
-        directions=plan.directions,
-        noise_scale_integer=plan.noise_scale,
-    )

@@ -7,14 +7,13 @@ would hide each other. This one is little more than a bag of words.
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hushtune import session as sessions
+from hushtune.audit import both
 from hushtune.config import (
     Config,
     DataConfig,
@@ -23,6 +22,8 @@ from hushtune.config import (
     PrivacyConfig,
     TaskConfig,
 )
+from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.audit import Finding, MechanismAudit
 from hushtune.session import Session
 
 POPULATION = 1000
@@ -106,41 +107,17 @@ def without_privacy(config: Config) -> Config:
     )
 
 
-@dataclasses.dataclass
-class Finding:
-    """As the mechanism's audit has it."""
-
-    name: str = "noise"
-    passed: bool = True
-    evidence: str = "as it should be"
-
-
-@dataclasses.dataclass
-class MechanismAudit:
-    """As the mechanism's audit returns it."""
-
-    epsilon_claimed: float
-    confidence: float
-    epsilon_lower_bound: float = 0.5
-    released_coordinates: int = 1_000_000
-    findings: list[Finding] = dataclasses.field(default_factory=lambda: [Finding()])
-
-    @property
-    def passed(self) -> bool:
-        return all(finding.passed for finding in self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"passed": self.passed}
-
-
 def stand_in(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Replace the mechanism's audit, which takes its time, by one with a given result."""
-    module = types.ModuleType("hushtune.privacy.audit")
 
-    def audit_mechanism(plan: Any, *, confidence: float = 0.95) -> MechanismAudit:
-        return MechanismAudit(
-            **({"epsilon_claimed": plan.epsilon(), "confidence": confidence} | changes)
-        )
+    def audit_mechanism(plan: PrivacyPlan, *, confidence: float) -> MechanismAudit:
+        result = {
+            "epsilon_lower_bound": 0.5,
+            "epsilon_claimed": plan.epsilon(),
+            "confidence": confidence,
+            "released_coordinates": 1_000_000,
+            "findings": (Finding("noise", True, "as it should be"),),
+        }
+        return MechanismAudit(**result | changes)
 
-    module.audit_mechanism = audit_mechanism  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "hushtune.privacy.audit", module)
+    monkeypatch.setattr(both, "audit_mechanism", audit_mechanism)

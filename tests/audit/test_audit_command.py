@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canary_game import Finding, make_config, save_bag_encoder, stand_in, without_privacy
+from canary_game import make_config, save_bag_encoder, stand_in, without_privacy
 from conftest import write_reviews
 
 from hushtune import run as runs
+from hushtune.audit import both
 from hushtune.cli import main
 from hushtune.config import Config
+from hushtune.privacy.audit import Finding, audit_mechanism
 
 FLAGS = ("--canaries", "40", "--confidence", "0.999")
 
@@ -103,6 +106,17 @@ def test_a_finished_run_is_audited_without_its_data(shell, run_folder: Path, mon
     assert after == before
 
 
+def test_both_parts_are_the_real_ones(shell, run_folder: Path, monkeypatch):
+    few = functools.partial(audit_mechanism, coordinates=20_000)
+    monkeypatch.setattr(both, "audit_mechanism", few)
+    result = json.loads(shell(str(run_folder), *FLAGS, "--json"))
+    assert result["passed"]
+    assert result["mechanism"]["released_coordinates"] >= 20_000
+    assert result["mechanism"]["epsilon_claimed"] == result["epsilon_claimed"]
+    parts = [result[part]["epsilon_lower_bound"] for part in ("mechanism", "pipeline")]
+    assert result["epsilon_lower_bound"] == max(parts) > 0
+
+
 def test_people_read_what_was_measured_and_what_was_claimed(shell, run_folder, monkeypatch):
     stand_in(monkeypatch)
     shown = " ".join(shell(str(run_folder), *FLAGS).split())
@@ -124,7 +138,7 @@ def test_people_read_what_was_measured_and_what_was_claimed(shell, run_folder, m
     ("changes", "line"),
     [
         (
-            {"findings": [Finding("sign", False, "[one] sided")]},
+            {"findings": (Finding("sign", False, "[one] sided"),)},
             "mechanism: sign: [one] sided",
         ),
         ({"epsilon_lower_bound": 9.0}, "mechanism: ε is at least 9, claimed "),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_terms import gaussian, laplace
 from scipy import integrate, special
 
 from hushtune.privacy import accounting
@@ -16,28 +17,6 @@ from hushtune.privacy.accounting import calibrate, epsilon, group_privacy
 
 ADD_OR_REMOVE = "add-or-remove-one"
 REPLACE = "replace-one"
-
-
-def gaussian(noise_multiplier, sampling_probability, steps, delta=1e-5, **rest):
-    return epsilon(
-        mechanism="gaussian",
-        noise_multiplier=noise_multiplier,
-        sampling_probability=sampling_probability,
-        steps=steps,
-        delta=delta,
-        **rest,
-    )
-
-
-def laplace(noise_multiplier, sampling_probability, steps, delta=0.0, **rest):
-    return epsilon(
-        mechanism="laplace",
-        noise_multiplier=noise_multiplier,
-        sampling_probability=sampling_probability,
-        steps=steps,
-        delta=delta,
-        **rest,
-    )
 
 
 def reference_epsilon(event, steps, delta, interval, adjacency=ADD_OR_REMOVE):

@@ -5,31 +5,10 @@ import math
 import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
+from plain_terms import gaussian, laplace
 from scipy import special
 
-from hushtune.privacy.accounting import discretisation, epsilon
-
-
-def gaussian(noise_multiplier, sampling_probability, steps, delta=1e-5, **rest):
-    return epsilon(
-        mechanism="gaussian",
-        noise_multiplier=noise_multiplier,
-        sampling_probability=sampling_probability,
-        steps=steps,
-        delta=delta,
-        **rest,
-    )
-
-
-def laplace(noise_multiplier, sampling_probability, steps, delta=0.0, **rest):
-    return epsilon(
-        mechanism="laplace",
-        noise_multiplier=noise_multiplier,
-        sampling_probability=sampling_probability,
-        steps=steps,
-        delta=delta,
-        **rest,
-    )
+from hushtune.privacy.accounting import discretisation
 
 
 @pytest.mark.parametrize("scale", [1, 3, 16, 64])

@@ -12,7 +12,7 @@ import pytest
 from hushtune.privacy import chain
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy import registry as registries
-from hushtune.privacy.accounting import Phase, composed_epsilon, group_privacy
+from hushtune.privacy.accounting import composed_epsilon, group_privacy
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.registry import RegisteredRun, RegistryError
@@ -67,17 +67,6 @@ def registry(tmp_path):
     return path
 
 
-def as_phase(plan: PrivacyPlan) -> Phase:
-    return Phase(
-        mechanism=plan.mechanism,
-        noise_multiplier=plan.noise_multiplier,
-        sampling_probability=plan.sampling_probability,
-        steps=plan.steps,
-        directions=plan.directions,
-        noise_scale_integer=plan.noise_scale,
-    )
-
-
 def test_runs_on_one_data_set_are_added_up(registry, tmp_path):
     run_in(tmp_path / "a", registry, run="a", charges=1)
     run_in(tmp_path / "b", registry, run="b", charges=0, noise_multiplier=3.0, steps=50)
@@ -86,7 +75,7 @@ def test_runs_on_one_data_set_are_added_up(registry, tmp_path):
     tickets, letters = totals(registries.read(registry).entries)
     assert (tickets.data, tickets.entries, tickets.delta) == ("tickets", 2, 2e-5)
     assert tickets.epsilon == pytest.approx(one.epsilon() + two.epsilon(), rel=1e-6)
-    phases = composed_epsilon([as_phase(one), as_phase(two)], delta=2e-5)
+    phases = composed_epsilon([one.phase, two.phase], delta=2e-5)
     assert tickets.epsilon_if_fixed_beforehand == phases
     assert max(one.epsilon(), two.epsilon()) < phases < tickets.epsilon
     assert letters.epsilon == pytest.approx(one.epsilon(), rel=1e-6)
