@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,20 +70,28 @@ def is_isolated(
 
     examples = list(range(1, rows + 1))
     together = evaluate(examples)
-    evaluate([0] * rows)
-    # Even a row that is alone in its batch must not see what went through the model before it.
-    again = evaluate(examples)
-    reversed_order = evaluate(examples[::-1])[::-1]
-    if not (np.array_equal(together, again) and np.array_equal(together, reversed_order)):
+    if not np.array_equal(evaluate(examples[::-1])[::-1], together):
         return False
-    # Rows by the digits of their binary numbers: of any two, each is seen without the other.
-    for digit in range((rows - 1).bit_length()):
-        for value in (0, 1):
-            kept = np.arange(rows) >> digit & 1 == value
-            some = evaluate(np.where(kept, examples, 0).tolist())
-            if not np.array_equal(some[kept], together[kept]):
-                return False
-    return True
+    for kept in _companies(rows):
+        some = evaluate(np.where(kept, examples, 0).tolist())
+        if not np.array_equal(some[kept], together[kept]):
+            return False
+    # Even a row that is alone in its batch must not see what went through the model before it.
+    return np.array_equal(evaluate(examples), together)
+
+
+def _companies(rows: int) -> np.ndarray:
+    """(cases, rows) bool, as few as can be: of any two rows each is in a case without the other.
+
+    Every row is in half of the cases, and no two in the same ones (Sperner 1928).
+    """
+    cases = next(count for count in itertools.count(1) if math.comb(count, count // 2) >= rows)
+    kept = np.zeros((cases, rows), dtype=bool)
+    for row, own in zip(
+        range(rows), itertools.combinations(range(cases), cases // 2), strict=False
+    ):
+        kept[list(own), row] = True
+    return kept
 
 
 def measure_slopes(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -18,7 +19,7 @@ from hushtune import session as sessions
 from hushtune.config import Config, ConfigError, from_values
 from hushtune.models.isolation import CouplingError, refuse_coupling
 from hushtune.models.load import load_model
-from hushtune.zo.probe import ProbeError, Slopes
+from hushtune.zo.probe import ProbeError, Slopes, _companies
 
 
 def make_config(folder: str) -> Config:
@@ -277,3 +278,12 @@ def test_tokens_without_an_embedding_are_refused(tiny, tmp_path):
     tokenizer.save_pretrained(folder)
     with pytest.raises(ConfigError, match="'zebra', beyond the model's"):
         sessions.begin(make_config(str(folder)), units=12)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 64, 65])
+def test_the_probe_sees_each_row_without_each_other_one(rows):
+    kept = _companies(rows)
+    assert (~kept.all(axis=1)).all()  # and a lone row after something else
+    for row in range(rows):
+        others = np.delete(np.arange(rows), row)
+        assert (~kept[kept[:, row]][:, others]).any(axis=0).all()
