@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from hushtune.tasks.readouts import (
 from hushtune.zo.directions import Directions
 
 ReadOutKind = Literal["mask", "continuation", "encoder-decoder", "head", "descriptions"]
+
+#: Libraries that note at import which of their optional parts are not there.
+_TALKATIVE = ("torchao", "bitsandbytes", "torch.utils._pytree")
 
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -134,6 +138,8 @@ def _hub_call(name: str, auto_class: str, **options: Any) -> Any:
     """`transformers.<auto_class>.from_pretrained(name)`, quiet, with errors in one line."""
     # Tokenizer warnings would print the lengths of private texts.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     import transformers
 
     transformers.logging.set_verbosity_error()

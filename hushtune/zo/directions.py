@@ -47,7 +47,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,9 +59,11 @@ DISTRIBUTIONS = ("rademacher", "normal", "sphere")
 MAX_ENTRIES = 1 << 34  # of one parameter; keeps block numbers and sums of squares within range
 
 _NORMAL_UNIT = np.float32(1 / 4096)
-_CHUNK = 1 << 18  # entries worked on at a time where a kernel needs scratch memory
+_CHUNK = 1 << 18  # entries worked on at a time where a kernel takes scratch memory
 _KEPT_UNITS = 4096  # norms of directions that are remembered
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
+_CPU = torch.device("cpu")
 
 
 class Directions:
@@ -123,31 +125,105 @@ class Directions:
           ValueError: If a shape, a dtype, or the scale is not as described.
         """
         self._check(name, tensor, "tensor")
-        stream, unit = self._stream(name, charge, direction), self._unit(charge, direction)
+        stream = self._stream(name, charge, direction)
+        unit = self._unit(charge, direction, tensor.device)
         scale32 = _float32("scale", scale)
         if out is not None and (out.shape != tensor.shape or out.dtype != tensor.dtype):
             raise ValueError(
                 f"Expected out of shape {tuple(out.shape)} and dtype {out.dtype} to be like "
                 f"tensor, {tuple(tensor.shape)} and {tensor.dtype}."
             )
-        source = tensor.detach().to("cpu").contiguous().reshape(-1)
-        if out is not None and out.device.type == "cpu" and out.is_contiguous():
+        home = kernels.home(tensor.device)
+        implementation = kernels.implementation(home)
+        source = _flat(tensor, home)
+        if out is not None and out.device == home and out.is_contiguous():
             target, direct = out.detach().reshape(-1), True
         else:
             target, direct = torch.empty_like(source), False
-        implementation = kernels.implementation(tensor.device.type)
-        if source.dtype == torch.float16:
-            for first, piece in _pieces(source):
-                wide = piece.float().numpy()
-                implementation.perturb(wide, wide, stream, first, scale32, unit)
-                target[first : first + wide.size] = torch.from_numpy(wide)
-        else:
-            implementation.perturb(_array(target), _array(source), stream, 0, scale32, unit)
+        array = implementation.array
+        implementation.perturb(array(target), array(source), stream, 0, scale32, unit)
         if out is None:
             return target.reshape(tensor.shape).to(tensor.device)
         if not direct:
             out.detach().copy_(target.reshape(tensor.shape))
         return out
+
+    def perturbed_rows(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        rows: torch.Tensor,
+        *,
+        charge: int,
+        direction: int,
+        scale: float,
+    ) -> torch.Tensor:
+        """Returns ``perturbed(name, tensor, ...)[rows]`` without computing any other row.
+
+        Args:
+          name: A moving parameter of two dimensions, such as an embedding.
+          tensor: Its value, as in `perturbed`.
+          rows: Row numbers, int64 or int32 of shape (n,), in any order, with repetitions or not.
+          charge: The charged step.
+          direction: The direction within the step.
+          scale: As in `perturbed`.
+
+        Returns:
+          A tensor of shape (n, width).
+
+        Raises:
+          IndexError: If the parameter has no such row; on CUDA, an assertion of torch's.
+          KeyError, ValueError: As in `perturbed`, or if dimensions or dtypes are not as described.
+        """
+        self._check(name, tensor, "tensor")
+        if tensor.dim() != 2 or rows.dim() != 1 or rows.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"Expected rows of shape {tuple(rows.shape)} and dtype {rows.dtype} to be integers "
+                f"of shape (n,), and tensor {name!r} of shape {tuple(tensor.shape)} a matrix."
+            )
+        stream = self._stream(name, charge, direction)
+        unit = self._unit(charge, direction, tensor.device)
+        home = kernels.home(tensor.device)
+        implementation = kernels.implementation(home)
+        result = tensor.detach().index_select(0, rows.to(tensor.device)).to(home)
+        numbers = implementation.array(rows.to(home, torch.int64).contiguous())
+        array = implementation.array(result)
+        implementation.perturb_rows(array, numbers, stream, _float32("scale", scale), unit)
+        return result.to(tensor.device)
+
+    def move(
+        self, name: str, tensor: torch.Tensor, coefficients: Sequence[float], *, charge: int
+    ) -> torch.Tensor:
+        """Adds ``combination(name, coefficients, charge=charge)`` to `tensor`, in place.
+
+        The sum is one of float32 numbers; to bfloat16 and float16 it is rounded by
+        `stochastic_round` with the same charge. So a charge must move a parameter once only. All
+        directions are added in one pass over memory, without autograd's knowledge.
+
+        Args:
+          name: A moving parameter.
+          tensor: Its value: float32, bfloat16 or float16, contiguous or not.
+          coefficients: One a direction, as in `combination`.
+          charge: The charged step.
+
+        Returns:
+          `tensor`.
+
+        Raises:
+          KeyError: If no parameter of that name moves.
+          ValueError: If the shape, the dtype, or a coefficient is not as described.
+        """
+        self._check(name, tensor, "tensor", _ROUNDED)
+        rounded = np.array([_float32("coefficients", c) for c in coefficients], dtype=np.float32)
+        units = self._units_of(charge, 0, len(rounded), tensor.device)
+        streams = self._stream(name, charge, 0), self._stream(name, charge, 0, "round")
+        home = kernels.home(tensor.device)
+        implementation = kernels.implementation(home)
+        flat = _flat(tensor, home)
+        implementation.move(implementation.array(flat), streams[0], 0, rounded, units, streams[1])
+        if flat.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(flat.reshape(tensor.shape))
+        return tensor
 
     def combination(self, name: str, coefficients: Sequence[float], *, charge: int) -> torch.Tensor:
         """Returns the sum over k of ``coefficients[k] * z_k``, float32, of the parameter's shape.
@@ -184,22 +260,19 @@ class Directions:
           KeyError: If no parameter of that name moves.
           ValueError: If the value is not float32 or of another shape, or dtype is another.
         """
-        accepted = (torch.bfloat16, torch.float16, torch.float32)
-        if dtype not in accepted:
-            raise ValueError(f"Expected {dtype=} to be one of {', '.join(map(str, accepted))}.")
+        if dtype not in _ROUNDED:
+            raise ValueError(f"Expected {dtype=} to be one of {', '.join(map(str, _ROUNDED))}.")
         self._check(name, value_float32, "value_float32", (torch.float32,))
         stream = self._stream(name, charge, 0, "round")
         if dtype == torch.float32:
             return value_float32
-        source = value_float32.detach().to("cpu").contiguous().reshape(-1)
+        home = kernels.home(value_float32.device)
+        implementation = kernels.implementation(home)
+        source = _flat(value_float32, home)
         result = torch.empty_like(source, dtype=dtype)
-        implementation = kernels.implementation(value_float32.device.type)
-        if dtype == torch.bfloat16:
-            implementation.round_bfloat16(_array(result), _array(source), stream, 0)
-        else:
-            for first, piece in _pieces(source):
-                into = _array(result[first : first + piece.numel()])
-                implementation.round_float16(into, _array(piece), stream, first)
+        bfloat16 = dtype == torch.bfloat16
+        convert = implementation.round_bfloat16 if bfloat16 else implementation.round_float16
+        convert(implementation.array(result), implementation.array(source), stream, 0)
         return result.reshape(value_float32.shape).to(value_float32.device)
 
     def initial_normal(
@@ -213,8 +286,9 @@ class Directions:
         coefficients = np.array([_float32("std", std)], dtype=np.float32)
         stream = Stream(parameter_key(self.seed, "initialise", name), 0, 0)
         units = np.array([_NORMAL_UNIT], dtype=np.float32)
-        flat = _array(result.reshape(-1))
-        kernels.implementation("cpu").combine(flat, stream, 0, coefficients, units)
+        implementation = kernels.implementation(_CPU)
+        flat = implementation.array(result.reshape(-1))
+        implementation.combine(flat, stream, 0, coefficients, units)
         return result
 
     def initial_uniform(
@@ -224,31 +298,38 @@ class Directions:
         result = torch.empty(shape, dtype=torch.float32, device="cpu")
         bound32 = _float32("bound", bound)
         stream = Stream(parameter_key(self.seed, "initialise", name), 0, 0)
-        for first, piece in _pieces(result.reshape(-1)):
-            kernels.implementation("cpu").uniform(_array(piece), stream, first, bound32)
+        implementation = kernels.implementation(_CPU)
+        flat = result.reshape(-1)
+        for first in range(0, flat.numel(), _CHUNK):
+            piece = implementation.array(flat[first : first + _CHUNK])
+            implementation.uniform(piece, stream, first, bound32)
         return result
 
     def _combine(self, flat, name, first, coefficients, charge, direction) -> None:
-        count = len(coefficients)
-        units = [self._unit(charge, direction + k) for k in range(count)]
-        units = None if self.distribution == "rademacher" else np.array(units, dtype=np.float32)
+        units = self._units_of(charge, direction, len(coefficients), _CPU)
         stream = self._stream(name, charge, direction)
-        kernels.implementation("cpu").combine(_array(flat), stream, first, coefficients, units)
+        implementation = kernels.implementation(_CPU)
+        implementation.combine(implementation.array(flat), stream, first, coefficients, units)
 
     def _stream(self, name: str, charge: int, direction: int, purpose: str = "direction") -> Stream:
         charge, direction = _integer("charge", charge, 64), _integer("direction", direction, 32)
         return Stream(parameter_key(self.seed, purpose, name), charge, direction)
 
-    def _unit(self, charge: int, direction: int) -> np.float32 | None:
+    def _units_of(self, charge, direction, count, device) -> np.ndarray | None:
+        units = [self._unit(charge, direction + k, device) for k in range(count)]
+        return None if self.distribution == "rademacher" else np.array(units, dtype=np.float32)
+
+    def _unit(self, charge: int, direction: int, device: torch.device) -> np.float32 | None:
         """What an integer of the normal table is multiplied by; None for signs."""
         if self.distribution == "rademacher":
             return None
         if self.distribution == "normal":
             return _NORMAL_UNIT
         if (charge, direction) not in self._units:
-            implementation = kernels.implementation("cpu")
+            home = kernels.home(device)
+            squares_of = kernels.implementation(home).sum_of_squares
             squares = sum(
-                implementation.sum_of_squares(self._stream(name, charge, direction), shape.numel())
+                squares_of(self._stream(name, charge, direction), shape.numel(), home)
                 for name, shape in self.shapes.items()
             )
             if len(self._units) >= _KEPT_UNITS:
@@ -276,13 +357,9 @@ class Directions:
             )
 
 
-def _array(flat: torch.Tensor) -> np.ndarray:
-    """The memory of a flat CPU tensor, bfloat16 as its bit patterns."""
-    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
-
-
-def _pieces(flat: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    return ((first, flat[first : first + _CHUNK]) for first in range(0, flat.numel(), _CHUNK))
+def _flat(tensor: torch.Tensor, home: torch.device) -> torch.Tensor:
+    """The entries in row-major order on `home`: the tensor's own memory where that is possible."""
+    return tensor.detach().to(home).contiguous().reshape(-1)
 
 
 def _float32(name: str, value: float) -> np.float32:

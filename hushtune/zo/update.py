@@ -3,9 +3,9 @@
     θ ← θ − η_t · Σ_k g_k z_k / K,     g = released · grid / expected units
 
 The arithmetic is the same for training, resuming and replay, on every machine: scalars in IEEE
-float64 by correctly rounded operations only, then float32 coefficients,
-added in the order of k. In 16-bit formats the result is rounded stochastically with public random
-bits, so that updates smaller than half a unit in the last place are not lost.
+float64 by correctly rounded operations only, then float32 coefficients, added in the order of k in
+one pass over each parameter. In 16-bit formats the result is rounded stochastically with public
+random bits, so that updates smaller than half a unit in the last place are not lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from hushtune.zo.directions import Directions
@@ -109,11 +108,6 @@ class Update:
         """Move the parameters by what charge `charge` released."""
         slopes = [self._unit * value for value in released]
         factor = -self._step_size.of(charge, slopes) / len(released)
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                coefficients = [factor * self._scales[name] * slope for slope in slopes]
-                change = self._directions.combination(name, coefficients, charge=charge)
-                moved = parameter.detach().float() + change.to(parameter.device)
-                parameter.copy_(
-                    self._directions.stochastic_round(name, moved, parameter.dtype, charge=charge)
-                )
+        for name, parameter in self._parameters.items():
+            coefficients = [factor * self._scales[name] * slope for slope in slopes]
+            self._directions.move(name, parameter, coefficients, charge=charge)

@@ -1,4 +1,4 @@
-"""Public directions: their definition, their statistics, and that implementations agree on bits."""
+"""Public directions: their definition, their statistics, and what the methods promise."""
 
 import hashlib
 import itertools
@@ -11,11 +11,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hushtune.zo.directions import DISTRIBUTIONS, Directions
-from hushtune.zo.kernels import Stream, cpu, normal_table, parameter_key, reference
+from hushtune.zo.kernels import Stream, compiled, cpu, normal_table, parameter_key, reference
 
 SHAPES = {"a.weight": (37, 41), "a.bias": (37,), "scalar": (), "empty": (0, 3)}
 PHILOX_ANSWERS = [  # Random123, kat_vectors: counter, key, output
@@ -27,22 +25,10 @@ PHILOX_ANSWERS = [  # Random123, kat_vectors: counter, key, output
         [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
     ),
 ]
-HALF = np.float32(1 / 4096)
-streams = st.builds(
-    Stream, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 8)
-)
-counts = st.integers(0, 1100)
-offsets = st.one_of(st.integers(0, 700), st.integers(2**34 - 700, 2**34))
-units = st.sampled_from([None, HALF, np.float32(0.0002443)])
-some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def floats(count, seed=0, scale=1.0):
     return (np.random.default_rng(seed).standard_normal(count) * scale).astype(np.float32)
-
-
-def same_bits(one, two):
-    return one.dtype == two.dtype and one.tobytes() == two.tobytes()
 
 
 def whole(directions, name, charge=0, direction=0):
@@ -124,81 +110,6 @@ def test_purposes_are_unrelated():
         parameter_key(7, "noise", "a")
 
 
-# Implementations agree bit for bit
-
-
-@some
-@given(stream=streams, count=counts, first=offsets, unit=units, kind=st.sampled_from("fdb"))
-def test_perturb_is_the_same_everywhere(stream, count, first, unit, kind):
-    tensor = floats(count, seed=count, scale=3.0)
-    tensor[::7] = np.array([np.inf, -np.inf, np.nan, 0, -0.0, 1e-40, 3.4e38], np.float32)[
-        np.arange(tensor[::7].size) % 7
-    ]
-    with np.errstate(over="ignore", invalid="ignore"):
-        if kind == "d":
-            tensor = tensor.astype(np.float64) * 1.1
-        elif kind == "b":
-            tensor = reference.narrow(tensor)
-        expected, found, in_place = tensor.copy(), tensor.copy(), tensor.copy()
-        # Half the gap of a bfloat16 in [1, 2) is 2^-8: ties.
-        for scale in np.array([1e-3, -0.7, 2e37, 0, 2**-8], np.float32):
-            reference.perturb(expected, tensor, stream, first, scale, unit)
-            cpu.perturb(found, tensor, stream, first, scale, unit)
-            assert np.array_equal(expected, found, equal_nan=kind != "b")
-            in_place[:] = tensor
-            cpu.perturb(in_place, in_place, stream, first, scale, unit)
-            assert same_bits(found, in_place)
-
-
-@some
-@given(stream=streams, count=counts, first=offsets, unit=units, many=st.integers(0, 7))
-def test_combine_is_the_same_everywhere(stream, count, first, unit, many):
-    expected, found = np.empty(count, np.float32), np.empty(count, np.float32)
-    factors = None if unit is None else unit * np.arange(1, many + 1, dtype=np.float32)
-    reference.combine(expected, stream, first, floats(many), factors)
-    cpu.combine(found, stream, first, floats(many), factors)
-    assert same_bits(expected, found)
-
-
-@some
-@given(stream=streams, count=counts, first=offsets)
-def test_rounding_and_norms_are_the_same_everywhere(stream, count, first):
-    values = floats(count, scale=1e-3)
-    values[::5] = np.array([np.inf, -np.inf, np.nan, 3.4028e38, 1e-40], np.float32)[
-        np.arange(values[::5].size) % 5
-    ]
-    expected, found = np.empty(count, np.uint16), np.empty(count, np.uint16)
-    reference.round_bfloat16(expected, values, stream, first)
-    cpu.round_bfloat16(found, values, stream, first)
-    assert same_bits(expected, found)
-    assert reference.sum_of_squares(stream, count) == cpu.sum_of_squares(stream, count)
-
-
-@pytest.mark.parametrize("unit", [None, HALF])
-def test_threads_do_not_change_bits(unit):
-    count, first, stream = 700_001, 77, Stream(5, 2**40, 9)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            out, rounded = np.empty(count, np.float32), np.empty(count, np.uint16)
-            cpu.perturb(out, floats(count), stream, first, np.float32(1e-3), unit)
-            cpu.round_bfloat16(rounded, floats(count), stream, first)
-            combined = np.empty(count, np.float32)
-            factors = None if unit is None else np.array([unit, unit])
-            cpu.combine(combined, stream, first, floats(2), factors)
-            squares = cpu.sum_of_squares(stream, count)
-            results.append([out.tobytes(), rounded.tobytes(), combined.tobytes(), squares])
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    assert results[0] == results[1]
-    expected = np.empty(count, np.float32)
-    reference.perturb(expected, floats(count), stream, first, np.float32(1e-3), unit)
-    assert expected.tobytes() == results[0][0]
-
-
 # Directions on tensors
 
 
@@ -278,6 +189,75 @@ def test_layout_does_not_matter(dtype):
     assert torch.equal(flat.perturbed("w", line, **at), expected.reshape(-1))
     parameter = torch.nn.Parameter(tensor.clone())
     assert not directions.perturbed("w", parameter, **at).requires_grad
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("many", [0, 1, 5])
+def test_move_is_a_combination_rounded(distribution, dtype, many):
+    directions = Directions(2, {"w": (70, 131)}, distribution)
+    tensor = torch.from_numpy(floats(70 * 131)).reshape(70, 131).to(dtype)
+    coefficients = floats(many, seed=1, scale=1e-3).tolist()
+    total = tensor.float() + directions.combination("w", coefficients, charge=6)
+    expected = directions.stochastic_round("w", total, dtype, charge=6)
+    assert torch.equal(expected, tensor) == (many == 0)
+    strided = torch.zeros(70, 262, dtype=dtype)[:, ::2].copy_(tensor)
+    for moved in (tensor.clone(), strided, torch.nn.Parameter(tensor.clone())):
+        assert directions.move("w", moved, coefficients, charge=6) is moved
+        assert torch.equal(moved.detach(), expected)
+    with pytest.raises(ValueError, match=r"of dtype torch.float64 to be one of"):
+        directions.move("w", tensor.double(), coefficients, charge=6)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("width", [1, 7, 128, 300])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+def test_rows_are_those_of_the_whole(distribution, width, dtype):
+    directions = Directions(2, {"w": (41, width), "b": (3,)}, distribution)
+    tensor = torch.from_numpy(floats(41 * width)).reshape(41, width).to(dtype)
+    at = {"charge": 9, "direction": 3, "scale": -0.7}
+    expected = directions.perturbed("w", tensor, **at)
+    before = tensor.clone()
+    for rows in ([], [0], [40, 0, 7, 7, 12], list(range(41))):
+        for kind in (torch.int64, torch.int32):
+            rows = torch.as_tensor(rows, dtype=kind)
+            found = directions.perturbed_rows("w", tensor, rows, **at)
+            assert found.dtype == dtype
+            assert torch.equal(found, expected[rows.long()])
+    strided = torch.zeros(41, 2 * width, dtype=dtype)[:, ::2].copy_(tensor)
+    rows = torch.arange(82)[::2].remainder(41)
+    assert torch.equal(directions.perturbed_rows("w", strided, rows, **at), expected[rows])
+    assert torch.equal(tensor, before)
+
+
+def test_many_rows_on_several_threads():
+    directions = Directions(2, {"w": (1000, 300)})
+    tensor = torch.from_numpy(floats(300_000)).reshape(1000, 300)
+    at = {"charge": 9, "direction": 3, "scale": -0.7}
+    rows = torch.arange(1000).flip(0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = directions.perturbed_rows("w", tensor, rows, **at)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, directions.perturbed("w", tensor, **at)[rows])
+
+
+def test_rows_that_are_not_there_are_refused():
+    directions = Directions(1, SHAPES)
+    at = {"charge": 0, "direction": 0, "scale": 1.0}
+    weight = torch.zeros(37, 41)
+    for row in (-1, 37):
+        with pytest.raises(IndexError):
+            directions.perturbed_rows("a.weight", weight, torch.tensor([0, row]), **at)
+    for rows in (torch.tensor(3), torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([True])):
+        with pytest.raises(ValueError, match="Expected rows of shape"):
+            directions.perturbed_rows("a.weight", weight, rows, **at)
+    with pytest.raises(ValueError, match="Expected rows of shape"):
+        directions.perturbed_rows("a.bias", torch.zeros(37), torch.tensor([1]), **at)
 
 
 def test_moments():
@@ -387,8 +367,10 @@ def test_import_compiles_nothing_and_a_forked_child_does_not_hang():
 import os, sys, torch
 from hushtune.zo.directions import Directions
 assert "numba" not in sys.modules
+unneeded = "triton" not in sys.modules
 directions = Directions(1, {"w": (500_000,)})
 expected = directions.combination("w", [1.0, 2.0], charge=0).numpy().tobytes()
+assert unneeded and "triton" not in sys.modules
 child = os.fork()
 if child == 0:
     found = directions.combination("w", [1.0, 2.0], charge=0).numpy().tobytes()
@@ -411,6 +393,6 @@ def test_a_cache_that_cannot_be_written_is_not_needed(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(cpu, "njit", refuse)
-    assert cpu._compiled(len) is len
-    assert cpu._shared(len) is len
+    monkeypatch.setattr(compiled, "njit", refuse)
+    assert compiled._compiled(len) is len
+    assert compiled._shared(len) is len

@@ -3,29 +3,38 @@
 `hushtune.zo.directions` says what the numbers are; an implementation here only computes them. All
 implementations give the same bits, so which of them ran is not part of a run's description.
 
-An implementation is a module with these functions. Arrays are flat, contiguous NumPy arrays that
-hold entries ``first, first + 1, ...`` of a parameter; bfloat16 travels as its bit pattern in
-uint16. ``unit`` is None for Rademacher signs; otherwise entries are integers of the normal table,
-each multiplied by that float32.
+An implementation is a module with these functions. Arrays are flat, contiguous, hold entries
+``first, first + 1, ...`` of a parameter, and are what `array` makes of a tensor: NumPy arrays on a
+CPU, tensors on a CUDA device. bfloat16 travels as its bit pattern in uint16. ``unit`` is None for
+Rademacher signs; otherwise entries are integers of the normal table, each multiplied by that
+float32. ``coefficients`` and ``units`` are NumPy arrays of float32.
 
+    array(flat)                                               a tensor's memory
     perturb(out, tensor, stream, first, scale, unit)          out = tensor + scale * z
+    perturb_rows(out, rows, stream, scale, unit)              out[i] += scale * z[rows[i]], where
+                                                              z has the width of out
+    move(tensor, stream, first, coefficients, units, rounding)
+                                                              tensor += sum of coefficients[k] * z_k
+                                                              16-bit formats stochastically rounded
+                                                              with the bits of stream `rounding`
     combine(out, stream, first, coefficients, units)          out = sum of coefficients[k] * z_k
-    sum_of_squares(stream, count) -> int                      of the table's integers, exact
+    sum_of_squares(stream, count, device) -> int              of the table's integers, exact
     round_bfloat16(out, values, stream, first)                stochastic rounding of float32
     round_float16(out, values, stream, first)                 the same to float16
-    uniform(out, stream, first, bound)                        uniform on (-bound, bound)
+    uniform(out, stream, first, bound)                        uniform on (-bound, bound); not CUDA
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
+import importlib.util
 from statistics import NormalDist
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 SIGNS_PER_BLOCK = 128
 """Rademacher entries that one Philox block of 128 bits gives: one bit each."""
@@ -85,11 +94,22 @@ def normal_table() -> np.ndarray:
     return table
 
 
-def implementation(device_type: str) -> ModuleType:
-    """Returns the fastest implementation for a kind of device ("cpu", "cuda", ...).
+def home(device: torch.device) -> torch.device:
+    """Returns where numbers for tensors of `device` are computed: there, or on the CPU."""
+    native = device.type == "cuda" and _has_triton()
+    return device if native else torch.device("cpu")
 
-    Devices without an implementation of their own are served by the CPU's, from copies. The module
-    is imported at the first call and compiles each function at that function's first use.
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def implementation(home: torch.device) -> ModuleType:
+    """Returns the implementation that works on `home`, a result of the function of that name.
+
+    The module is imported at the first call and compiles each function at that function's first
+    use.
     """
-    del device_type
-    return importlib.import_module("hushtune.zo.kernels.cpu")
+    name = "cuda" if home.type == "cuda" else "cpu"
+    return importlib.import_module(f"hushtune.zo.kernels.{name}")

@@ -100,7 +100,24 @@ def combine(out, stream, first, coefficients, units) -> None:
         out += coefficient * _entries(of_direction, first, out.size, unit)
 
 
-def sum_of_squares(stream, count) -> int:
+def perturb_rows(out, rows, stream, scale, unit) -> None:
+    for row, values in zip(rows, out, strict=True):
+        perturb(values, values, stream, int(row) * out.shape[1], scale, unit)
+
+
+def move(tensor, stream, first, coefficients, units, rounding) -> None:
+    total = np.empty(tensor.size, np.float32)
+    combine(total, stream, first, coefficients, units)
+    if tensor.dtype == np.uint16:
+        round_bfloat16(tensor, widen(tensor) + total, rounding, first)
+    elif tensor.dtype == np.float16:
+        round_float16(tensor, tensor + total, rounding, first)
+    else:
+        tensor += total
+
+
+def sum_of_squares(stream, count, device=None) -> int:
+    del device
     integers = normal_table()[_shorts(stream, 0, count)].astype(np.int64)
     return int((integers * integers).sum())
 
