@@ -14,7 +14,8 @@ from hushtune.run import peak_memory
 from hushtune.session import Session
 from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
-from hushtune.zo.losses import PROBE_CHARGE, MicroBatch
+from hushtune.zo.kept import room
+from hushtune.zo.losses import PROBE_CHARGE, MicroBatch, MovedLosses
 
 #: Seconds a step takes beside its forward passes: noise, ledger, bookkeeping.
 _OVERHEAD = 0.005
@@ -38,15 +39,41 @@ def estimate(session: Session) -> Estimate:
     passes = moves(settings.estimator, plan.directions, settings.perturbation_scale)
     if isinstance(probe.losses, HeadLosses):
         seconds = _head_seconds(session, probe.losses, batches, passes)
+        return Estimate(seconds, peak_memory())
+    seconds = _moved_seconds(session, probe.losses, batches, passes)
+    kept = probe.losses.kept.bytes / probe.task.rows * plan.population
+    return Estimate(seconds, peak_memory() + (int(min(kept, room())) >> 20))
+
+
+def _moved_seconds(
+    session: Session, losses: MovedLosses, batches: list[MicroBatch], passes: list[Move]
+) -> float:
+    """Frozen layers run once a step, or once and for all where what they return is kept."""
+    plan, probe = session.plan, session.probe
+    assert probe is not None
+    encoded = 0.0
+    if session.keeps_outputs(losses):
+        losses.keep(np.arange(probe.task.rows), room())
+        encoding = _mean_seconds(lambda batch: losses.frozen_outputs(batch.inputs), batches)
+        encoded = encoding * _micro_batches(session, batches, plan.population)
+
+    def mean_seconds(some: list[Move]) -> float:
+        return _mean_seconds(
+            lambda batch: losses.of_inputs(
+                batch.inputs, some, charge=PROBE_CHARGE, outputs=losses.kept.outputs(batch.places)
+            ),
+            batches,
+        )
+
+    if any(shape.directions > 1 for shape in session.shapes):
+        per_batch = mean_seconds(passes)
     else:
         few, more = passes[:2], passes[:10]
-        one = _mean_seconds(lambda b: probe.losses.of_inputs(b, few, charge=PROBE_CHARGE), batches)
-        two = _mean_seconds(lambda b: probe.losses.of_inputs(b, more, charge=PROBE_CHARGE), batches)
-        each = max(two - one, 0.0) / max(1, len(more) - len(few)) if len(more) > len(few) else 0.0
+        one, two = mean_seconds(few), mean_seconds(more)
+        each = max(two - one, 0.0) / max(1, len(more) - len(few))
         per_batch = one + each * (len(passes) - len(few))
-        per_step = per_batch * _micro_batches(session, batches, plan.expected_units)
-        seconds = plan.steps * (per_step + _OVERHEAD)
-    return Estimate(seconds, peak_memory())
+    per_step = per_batch * _micro_batches(session, batches, plan.expected_units)
+    return encoded + plan.steps * (per_step + _OVERHEAD)
 
 
 def _head_seconds(
@@ -55,8 +82,10 @@ def _head_seconds(
     """Every text is encoded once, when it is first sampled; then a block takes its products."""
     plan, probe = session.plan, session.probe
     assert probe is not None
-    encoding = _mean_seconds(probe.task.features, batches)
-    whole = _mean_seconds(lambda b: losses.of_inputs(b, passes, charge=PROBE_CHARGE), batches)
+    encoding = _mean_seconds(lambda batch: probe.task.features(batch.inputs), batches)
+    whole = _mean_seconds(
+        lambda batch: losses.of_inputs(batch.inputs, passes, charge=PROBE_CHARGE), batches
+    )
     block = max(whole - encoding, 0.0)
     ever_sampled = plan.population * (1 - (1 - plan.sampling_probability) ** plan.steps)
     blocks = math.ceil(plan.expected_units / BLOCK_ROWS)
@@ -81,13 +110,11 @@ def _micro_batches(session: Session, batches: list[MicroBatch], rows: float) -> 
     return count
 
 
-def _mean_seconds(
-    forward: Callable[[dict[str, torch.Tensor]], object], batches: list[MicroBatch]
-) -> float:
+def _mean_seconds(forward: Callable[[MicroBatch], object], batches: list[MicroBatch]) -> float:
     """Mean seconds of a micro-batch, after one that warms up."""
     with torch.inference_mode():
-        forward(batches[0].inputs)
+        forward(batches[0])
         start = time.perf_counter()
         for batch in batches:
-            forward(batch.inputs)
+            forward(batch)
     return (time.perf_counter() - start) / len(batches)

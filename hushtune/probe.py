@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.tasks.readouts import Example, ReadOut, example_length
+from hushtune.together import few_move, filled, moves_together, pays
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import Inputs, MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
-from hushtune.zo.probe import ProbeError, Slopes, is_isolated, measure_slopes
+from hushtune.zo.probe import ProbeError, Slopes, is_isolated, keeps_exactly, measure_slopes
 from hushtune.zo.substitution import parameters_reached
 
 #: The only parameter that moves when an encoder's head is tuned.
@@ -67,6 +68,7 @@ def run_probe(
     distribution: str,
     seed: int,
     directions_a_step: int,
+    tokens: int,
     perturbation_scale: float | None,
     private: bool,
 ) -> Probe:
@@ -74,6 +76,7 @@ def run_probe(
 
     Args:
         directions_a_step: K.
+        tokens: tokens that a forward pass should have at most.
         perturbation_scale: λ, or None to choose it.
         private: whether examples must not touch each other.
 
@@ -100,7 +103,11 @@ def run_probe(
 
     prefix = find_frozen_prefix(task.model, moving, lambda: task.losses(some))
     directions = make_directions(seed, moving, distribution)
-    losses = make_losses(task, moving, scales, directions, prefix)
+
+    def make(task: ClassificationTask, shapes: list[Shape]) -> HeadLosses | MovedLosses:
+        return make_losses(task, moving, scales, directions, prefix, shapes)
+
+    losses = make(task, shapes)
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
     if private:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
@@ -112,8 +119,20 @@ def run_probe(
             )
         shapes = [Shape(1, shape.length) if shape in coupled else shape for shape in shapes]
     task = ClassificationTask(loaded.readout, dummies, shapes)
-    losses = make_losses(task, moving, scales, directions, prefix)
+    losses = make(task, shapes)
     scale, slopes = _choose_scale(losses, task, candidates)
+    several = filled(
+        shapes, tokens=tokens, sequences=loaded.readout.sequences, directions=directions_a_step
+    )
+    adapters = isinstance(losses, MovedLosses) and few_move(loaded.model, moving, directions_a_step)
+    if adapters and several != shapes:
+        joint = make(task, several)
+        if private:
+            coupled = coupled_shapes(joint, loaded.readout, several, scale, directions_a_step)
+            several = [replace(each, directions=1) if each in coupled else each for each in several]
+            joint = make(task, several)
+        if pays(losses, joint, task, several, scale):
+            shapes, losses = several, joint
     return Probe(moving, left_out, shapes, prefix, losses, task, scale, slopes)
 
 
@@ -131,12 +150,15 @@ def make_losses(
     scales: dict[str, float],
     directions: Directions,
     prefix: FrozenPrefix,
+    shapes: Sequence[Shape],
 ) -> HeadLosses | MovedLosses:
-    """The cheapest sound way to evaluate losses at moved parameters."""
+    """The cheapest sound way to evaluate losses at moved parameters in micro-batches like these."""
     if set(parameters) == {LABEL_VECTORS}:
         head = parameters[LABEL_VECTORS]
         return HeadLosses(task, LABEL_VECTORS, head, scales[LABEL_VECTORS], directions)
-    return MovedLosses(task, parameters, scales, directions, prefix)
+    return MovedLosses(
+        task, parameters, scales, directions, prefix, moves_together(task.model, parameters, shapes)
+    )
 
 
 def _dummy_data(loaded: LoadedModel) -> LabelledText:
@@ -189,12 +211,23 @@ def coupled_shapes(
                     "model.tune: on this machine a row's product with the head depends on the "
                     "other rows of a block, so that head alone cannot be tuned privately."
                 )
-    return [shape for shape in shapes if not _isolated(losses, readout, shape, scale)]
+    return [
+        shape
+        for shape in shapes
+        if not is_isolated(losses, _collated(readout, shape), shape.rows, scale, shape.directions)
+    ]
 
 
-def _isolated(
-    losses: HeadLosses | MovedLosses, readout: ReadOut, shape: Shape, scale: float
-) -> bool:
+def can_keep(losses: MovedLosses, readout: ReadOut, shapes: Sequence[Shape], scale: float) -> bool:
+    """Whether kept outputs of the frozen layers change no bit of any shape's losses."""
+    return losses.frozen_layers > 0 and all(
+        keeps_exactly(losses, _collated(readout, shape), shape.rows, scale, shape.directions)
+        for shape in shapes
+    )
+
+
+def _collated(readout: ReadOut, shape: Shape) -> Callable[[Sequence[int]], Inputs]:
+    """Makes a micro-batch of numbers of dummy texts; 0 stands for an empty row."""
     # Numbered, so that all rows differ.
     texts = [f"{index} {text}" for index, text in enumerate(dummy_texts(shape.rows))]
     encoded = [_fitting(readout, text, shape.length) for text in texts]
@@ -206,7 +239,7 @@ def _isolated(
         device = next(iter(inputs.values())).device
         return {**inputs, "labels": labels.to(device)}
 
-    return is_isolated(losses, collate, shape.rows, scale)
+    return collate
 
 
 def _fitting(readout: ReadOut, text: str, length: int) -> Example:

@@ -29,6 +29,7 @@ from hushtune.privacy.ledger import LedgerError
 from hushtune.probe import (
     LABEL_VECTORS,
     Probe,
+    can_keep,
     coupled_shapes,
     make_directions,
     make_losses,
@@ -39,6 +40,7 @@ from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
 from hushtune.zo.directions import Directions
 from hushtune.zo.head_losses import HeadLosses
+from hushtune.zo.kept import room
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.update import Update
@@ -47,6 +49,10 @@ Plan = PrivacyPlan | PlainPlan
 
 #: Versions that the numbers of a run depend on.
 _VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
+
+#: Expected number of times that a row is sampled in a run, from which on its frozen layers'
+#: outputs are kept.
+_WORTH_KEEPING = 2.0
 
 
 @dataclass
@@ -102,12 +108,27 @@ class Session:
 
     def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""
-        losses = make_losses(task, self.parameters, self.scales, self.directions, self._prefix)
+        losses = make_losses(
+            task, self.parameters, self.scales, self.directions, self._prefix, self.shapes
+        )
         ever_sampled = 1 - (1 - self.plan.sampling_probability) ** self.plan.steps
         if isinstance(losses, HeadLosses) and ever_sampled > 0.5:
             # In one go micro-batches are full; step by step most of their rows would be dummies.
             losses.encode(np.arange(task.rows))
+        if isinstance(losses, MovedLosses) and self.keeps_outputs(losses):
+            losses.keep(np.arange(task.rows), room())
         return losses
+
+    def keeps_outputs(self, losses: MovedLosses) -> bool:
+        """Whether what the frozen layers return is computed once per row and not once per step.
+
+        All rows are computed before the first step, so that what is kept says nothing about who
+        was sampled. That pays where a row is sampled about twice or more often.
+        """
+        times_sampled = self.plan.sampling_probability * self.plan.steps
+        return times_sampled >= _WORTH_KEEPING and can_keep(
+            losses, self.loaded.readout, self.shapes, self.settings.perturbation_scale
+        )
 
     def require_isolation(self) -> None:
         """Try on this machine what the probe tried where the run began.
@@ -117,7 +138,12 @@ class Session:
         """
         nothing = LabelledText([], np.empty(0, np.int64), np.empty(0, np.int64))
         losses = make_losses(
-            self.task(nothing), self.parameters, self.scales, self.directions, self._prefix
+            self.task(nothing),
+            self.parameters,
+            self.scales,
+            self.directions,
+            self._prefix,
+            self.shapes,
         )
         coupled = coupled_shapes(
             losses,
@@ -174,6 +200,7 @@ def begin(config: Config, *, units: int) -> Session:
         distribution=budget.distribution,
         seed=config.seed,
         directions_a_step=budget.directions,
+        tokens=config.method.micro_batch_tokens,
         perturbation_scale=_given(config.method.perturbation_scale),
         private=config.privacy.mechanism != "none",
     )

@@ -18,10 +18,17 @@ Encoded = TypeVar("Encoded")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A micro-batch's number of examples and tokens per sequence."""
+    """What a micro-batch looks like, in every step of a run.
+
+    Attributes:
+        rows: examples, dummies included.
+        length: tokens per sequence.
+        directions: directions that one forward pass evaluates; see `hushtune.zo.slices`.
+    """
 
     rows: int
     length: int
+    directions: int = 1
 
 
 def bucket_shapes(

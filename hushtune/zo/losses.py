@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
-from hushtune.zo.prefix import FrozenPrefix
+from hushtune.zo.kept import KeptOutputs, repeated
+from hushtune.zo.prefix import FrozenPrefix, Outputs
+from hushtune.zo.slices import SlicedSubstitution
 from hushtune.zo.substitution import Substitution
 
 Inputs = dict[str, Tensor]
@@ -44,6 +46,18 @@ class PerExampleLoss(Protocol):
         ...
 
 
+class Together(NamedTuple):
+    """What it takes to evaluate several moves in one forward pass; see `hushtune.zo.slices`.
+
+    Attributes:
+        count: from inputs to the number of moves that are evaluated together.
+        frozen: the tensors of the model that do not move.
+    """
+
+    count: Callable[[Inputs], int]
+    frozen: Sequence[Tensor]
+
+
 class MovedLosses:
     """Evaluates per-example losses at θ + c·z for a list of moves.
 
@@ -53,6 +67,10 @@ class MovedLosses:
         scales: a public factor per parameter; its direction is `scales[name] * z`.
         directions: the public directions.
         prefix: frozen layers whose output all moves share.
+        together: how many moves a forward pass of these inputs evaluates; None: always one.
+
+    Attributes:
+        kept: outputs of the frozen layers that are known; none at first.
     """
 
     def __init__(
@@ -62,31 +80,104 @@ class MovedLosses:
         scales: dict[str, float],
         directions: Directions,
         prefix: FrozenPrefix,
+        together: Together | None = None,
     ) -> None:
         self._task = task
         self._parameters = parameters
         self._scales = scales
         self._directions = directions
         self._prefix = prefix
+        self._together = together
+        self.kept = KeptOutputs(0)
+
+    @property
+    def frozen_layers(self) -> int:
+        """Number of layers that no move changes the output of."""
+        return self._prefix.depth
+
+    def keep(self, rows: np.ndarray, limit: int) -> None:
+        """Run the frozen layers for these rows now, so that `at` need not.
+
+        All rows are kept for which `limit` bytes are enough.
+
+        Raises:
+            NotByExample: if what they return cannot be cut into examples.
+        """
+        self.kept = KeptOutputs(limit)
+        with torch.inference_mode():
+            for places, inputs in self._task.micro_batches(rows):
+                self.kept.add(rows[places], *self.frozen_outputs(inputs))
+
+    def frozen_outputs(self, inputs: Inputs) -> tuple[Outputs, int]:
+        """What the last frozen layers return for a micro-batch, and its number of examples."""
+        with torch.inference_mode(), self._prefix.sharing() as outputs:
+            examples = len(self._task.losses(inputs))
+        return outputs, examples
 
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) float64 losses."""
         losses = np.full((len(rows), len(moves)), np.nan)
+        # Kept rows stand together, so that as few micro-batches as possible run the frozen layers.
+        order = np.argsort(~self.kept.holds(rows), kind="stable")
         with torch.inference_mode():
-            for places, inputs in self._task.micro_batches(rows):
-                losses[places] = self.of_inputs(inputs, moves, charge=charge)[: len(places)]
+            for places, inputs in self._task.micro_batches(rows[order]):
+                places = order[places]
+                outputs = self.kept.outputs(rows[places])
+                values = self.of_inputs(inputs, moves, charge=charge, outputs=outputs)
+                losses[places] = values[: len(places)]
         return losses
 
-    def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
-        """(rows of the micro-batch, moves) float64 losses, dummy rows included."""
-        with torch.inference_mode(), self._prefix.sharing():
-            columns = [self._moved(inputs, move, charge) for move in moves]
-        return torch.stack(columns, dim=1).double().cpu().numpy()
+    def of_inputs(
+        self,
+        inputs: Inputs,
+        moves: Sequence[Move],
+        *,
+        charge: int,
+        outputs: Outputs | None = None,
+    ) -> np.ndarray:
+        """(rows of the micro-batch, moves) float64 losses, dummy rows included.
+
+        Args:
+            outputs: what the last frozen layers return for this micro-batch, where it is known.
+        """
+        together = self._together.count(inputs) if self._together else 1
+        moved = [place for place, move in enumerate(moves) if move.scale != 0]
+        grouped = moved[: len(moved) // together * together] if together > 1 else []
+        columns: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            with self._prefix.sharing(outputs) as shared:
+                for place in sorted(set(range(len(moves))) - set(grouped)):
+                    columns[place] = self._moved(inputs, moves[place], charge)
+            if grouped and not all(shared):
+                shared, _ = self.frozen_outputs(inputs)
+            for start in range(0, len(grouped), together):
+                places = grouped[start : start + together]
+                values = self._sliced(inputs, [moves[place] for place in places], charge, shared)
+                columns |= zip(places, values, strict=True)
+        values = torch.stack([columns[place] for place in range(len(moves))], dim=1)
+        return values.double().cpu().numpy()
 
     def _moved(self, inputs: Inputs, move: Move, charge: int) -> Tensor:
         if move.scale == 0:
             return self._task.losses(inputs)
+        with Substitution(self._parameters, self._perturbed(move, charge)):
+            return self._task.losses(inputs)
 
+    def _sliced(
+        self, inputs: Inputs, moves: Sequence[Move], charge: int, outputs: Outputs
+    ) -> Tensor:
+        """(moves, rows of the micro-batch) losses from one forward pass."""
+        assert self._together is not None
+        times, examples = len(moves), min(map(len, inputs.values()))
+        inputs = {name: torch.cat([tensor] * times) for name, tensor in inputs.items()}
+        replace = [self._perturbed(move, charge) for move in moves]
+        mode = SlicedSubstitution(
+            self._parameters, self._together.frozen, replace, times * examples
+        )
+        with self._prefix.sharing(repeated(outputs, times, examples)), mode:
+            return self._task.losses(inputs).view(times, examples)
+
+    def _perturbed(self, move: Move, charge: int) -> Callable[[str, Tensor], Tensor]:
         def perturbed(name: str, parameter: Tensor) -> Tensor:
             return self._directions.perturbed(
                 name,
@@ -96,5 +187,4 @@ class MovedLosses:
                 scale=move.scale * self._scales[name],
             )
 
-        with Substitution(self._parameters, perturbed):
-            return self._task.losses(inputs)
+        return perturbed

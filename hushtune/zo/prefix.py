@@ -4,7 +4,8 @@ Where only upper layers, adapters in them or a head move, all directions share t
 last frozen layer. While `sharing` is active, the first forward pass runs as usual and keeps the
 output of the last frozen layer of each stack; in every further pass each frozen layer returns its
 stack's kept output at once. Layers in between only feed the next frozen layer of their stack,
-which ignores its input too, so nothing else sees the difference.
+which ignores its input too, so nothing else sees the difference. Outputs that are known from an
+earlier step can be handed in; then no pass runs the frozen layers. See `hushtune.zo.kept`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from hushtune.zo.substitution import Substitution
+
+#: For each stack, a list of one element: what its last frozen layer returned.
+Outputs = list[list[Any]]
 
 
 class FrozenPrefix:
@@ -36,21 +40,27 @@ class FrozenPrefix:
         return sum(len(layers) for layers in self._stacks)
 
     @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Within this block all forward passes must have the same inputs."""
+    def sharing(self, outputs: Outputs | None = None) -> Iterator[Outputs]:
+        """Within this block all forward passes must have the same inputs.
+
+        Args:
+            outputs: what the last frozen layer of each stack returns for these inputs; None: the
+                first pass finds out.
+
+        Yields those outputs, which are complete after the first pass.
+        """
+        shared = [[] for _ in self._stacks] if outputs is None else outputs
         wrapped = [layer for layers in self._stacks for layer in layers]
         try:
-            for layers in self._stacks:
-                _share_last_output(layers)
-            yield
+            for layers, kept in zip(self._stacks, shared, strict=True):
+                _share_last_output(layers, kept)
+            yield shared
         finally:
             for layer in wrapped:
                 vars(layer).pop("forward", None)  # uncovers the class's own method
 
 
-def _share_last_output(layers: list[nn.Module]) -> None:
-    kept: list[Any] = []
-
+def _share_last_output(layers: list[nn.Module], kept: list[Any]) -> None:
     def wrap(layer: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             if kept:

@@ -2,7 +2,7 @@
 
 - every moving parameter is read by the forward pass, or it is left out by name;
 - one row's losses are the same bits whatever the other rows hold and wherever it stands;
-- the frozen lower layers can be shared between directions;
+- the frozen lower layers can be shared between directions, and their outputs kept;
 - the typical slope ‖s‖ along a random direction, from which the default clip follows;
 - seconds per forward pass.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Protocol
 import numpy as np
 
 from hushtune.zo.estimators import Estimator, Move, moves, slopes
-from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch
+from hushtune.zo.kept import KeptOutputs, NotByExample
+from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch, MovedLosses
 
 
 class Losses(Protocol):
@@ -53,7 +55,11 @@ class Slopes:
 
 
 def is_isolated(
-    losses: Losses, collate: Callable[[Sequence[int]], Inputs], rows: int, scale: float
+    losses: Losses,
+    collate: Callable[[Sequence[int]], Inputs],
+    rows: int,
+    scale: float,
+    directions: int = 1,
 ) -> bool:
     """Whether a row's losses ignore what else is in the micro-batch, bit for bit.
 
@@ -62,8 +68,9 @@ def is_isolated(
             the number 0 stands for an empty (dummy) row.
         rows: examples in a micro-batch.
         scale: λ.
+        directions: as many as one forward pass evaluates.
     """
-    some_moves = [Move(0, scale), Move(0, -scale)]
+    some_moves = _some_moves(scale, directions)
 
     def evaluate(examples: Sequence[int]) -> np.ndarray:
         return losses.of_inputs(collate(examples), some_moves, charge=PROBE_CHARGE)[:rows]
@@ -92,6 +99,41 @@ def _companies(rows: int) -> np.ndarray:
     ):
         kept[list(own), row] = True
     return kept
+
+
+def keeps_exactly(
+    losses: MovedLosses,
+    collate: Callable[[Sequence[int]], Inputs],
+    rows: int,
+    scale: float,
+    directions: int = 1,
+) -> bool:
+    """Whether kept outputs of the frozen layers give the very losses that computing them gives.
+
+    They are put together in another order, and with another number of dummies, than they were
+    computed in. The arguments are those of `is_isolated`.
+    """
+    some_moves = _some_moves(scale, directions)
+    kept = KeptOutputs(limit=sys.maxsize)
+    numbers = list(range(1, rows + 1))
+    try:
+        kept.add(np.array(numbers), *losses.frozen_outputs(collate(numbers)))
+    except NotByExample:
+        return False
+    for chosen in (numbers[::-1], numbers[rows // 2 :]):
+        inputs = collate([*chosen, *[0] * (rows - len(chosen))])
+        computed, restored = (
+            losses.of_inputs(inputs, some_moves, charge=PROBE_CHARGE, outputs=outputs)
+            for outputs in (None, kept.outputs(np.array(chosen)))
+        )
+        if not np.array_equal(computed[: len(chosen)], restored[: len(chosen)]):
+            return False
+    return True
+
+
+def _some_moves(scale: float, directions: int) -> list[Move]:
+    """A pass of one move, as the unmoved parameters have, and a pass of several."""
+    return [Move(0, 0.0), *(Move(k, scale) for k in range(directions))]
 
 
 def measure_slopes(

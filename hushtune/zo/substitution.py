@@ -57,7 +57,7 @@ class Substitution(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if _asks_for_values(func):
+        if asks_for_values(func):
             args = tuple(self._exchange(argument) for argument in args)
             kwargs = {key: self._exchange(argument) for key, argument in kwargs.items()}
         return func(*args, **kwargs)
@@ -71,7 +71,7 @@ class Substitution(TorchFunctionMode):
         return argument
 
 
-def _asks_for_values(func: Callable[..., Any]) -> bool:
+def asks_for_values(func: Callable[..., Any]) -> bool:
     if func.__name__ == "__get__":
         return getattr(getattr(func, "__self__", None), "__name__", "") in _VALUE_PROPERTIES
     return func not in _QUESTIONS
