@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from hushtune import methods
-from hushtune.config import Config, check_units, default_delta, from_values
+from hushtune.config import Config, ConfigError, check_units, default_delta, from_values
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
@@ -180,9 +180,13 @@ def begin(config: Config, *, units: int) -> Session:
         ConfigError: a setting that cannot be used with this model or this number of units.
         CouplingError, ProbeError: a model that cannot be trained privately.
     """
+    if config.method.name == "dp-sgd":
+        raise ConfigError(
+            "method.name: dp-sgd is a comparison that `hushtune train` alone can run."
+        )
     population = units if config.data.population is None else config.data.population
     check_units(config, population)
-    loaded, tune, parameters = _load(config)
+    loaded, tune, parameters = load_moving(config)
     head_only = set(parameters) == {LABEL_VECTORS}
     budget = methods.budget(
         config.method, config.privacy, head_only=head_only, population=population
@@ -262,7 +266,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
     config = from_values(header["config"], source="ledger header")
     if model is not None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    loaded, tune, parameters = _load(config)
+    loaded, tune, parameters = load_moving(config)
     if loaded.base_hash != header["base_sha256"]:
         raise LedgerError(
             f"{config.model.name}: not the base model of this ledger; the SHA-256 of its weights "
@@ -286,7 +290,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
     )
 
 
-def _load(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
+def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
     """The model, with adapters where asked for, and the parameters that move."""
     loaded = load_model(
         config.model, config.task, max_length=config.data.max_length, seed=config.seed

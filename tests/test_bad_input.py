@@ -164,7 +164,10 @@ def test_a_model_without_a_finite_loss_is_refused(
         ("--frobnicate", "Unrecognized options: --frobnicate."),
         ("--method.steps some", "Accepted: --method.steps INT|{auto}."),
         ("--method.steps", "Missing value for argument '--method.steps'."),
-        ("--method.name adam", "Expected one of ('dp-aggzo', 'dp-zo', 'dpzero', 'mezo')."),
+        (
+            "--method.name adam",
+            "Expected one of ('dp-aggzo', 'dp-zo', 'dpzero', 'mezo', 'dp-sgd').",
+        ),
         ("--task.labels negative", "Accepted: --task.labels [STR STR [STR STR ...]]."),
     ],
 )

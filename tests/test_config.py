@@ -20,7 +20,7 @@ from hushtune.run import write_config
 SETTINGS = """
     data.combine data.eval data.identity data.label data.max_length data.population data.text
     data.train data.unit eval_every method.batch method.clip_norm method.directions
-    method.distribution
+    method.distribution method.optimizer
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
     model.lora.alpha model.lora.r model.lora.target_modules model.name model.tune output

@@ -14,9 +14,11 @@ def run(arguments: Sequence[str]) -> int:
     config, as_json = parse_run("train", arguments)
     keep_memory_to_itself()
     from hushtune import run as runs
+    from hushtune.comparison import run as comparison
     from hushtune.report import terminal
 
-    summary = runs.train(config, terminal.TerminalProgress(quiet=as_json))
+    train = comparison.train if config.method.name == "dp-sgd" else runs.train
+    summary = train(config, terminal.TerminalProgress(quiet=as_json))
     if as_json:
         print(json.dumps(summary))
     else:

@@ -111,6 +111,18 @@ def _check_method(config: Config) -> None:
         method.directions,
         f"1 for {method.name}; several directions are method dp-aggzo",
     )
+    if method.name == "dp-sgd":
+        for key in ("distribution", "estimator", "perturbation_scale"):
+            value = getattr(method, key)
+            _require(value == "auto", f"method.{key}", value, "auto with dp-sgd: it has none")
+        accepted = "left out with dp-sgd, which has method.optimizer"
+        _require(method.update == "normalised", "method.update", method.update, accepted)
+    _require(
+        method.name == "dp-sgd" or method.optimizer == "auto",
+        "method.optimizer",
+        method.optimizer,
+        "auto, except with method dp-sgd",
+    )
     _require(
         method.update == "normalised" or method.learning_rate != "auto",
         "method.learning_rate",
@@ -140,6 +152,10 @@ def _check_privacy(config: Config) -> None:
         config.data.identity,
         "the data set's name in the registry privacy.registry",
     )
+    if method.name == "dp-sgd":
+        accepted = "gaussian with method dp-sgd"
+        _require(privacy.mechanism == "gaussian", "privacy.mechanism", privacy.mechanism, accepted)
+        _require(config.data.unit is None, "data.unit", config.data.unit, "none with dp-sgd")
     if without:
         return
     _require(

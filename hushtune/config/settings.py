@@ -92,7 +92,7 @@ class MethodConfig:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo"] = "dp-aggzo"
+    name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo", "dp-sgd"] = "dp-aggzo"
     directions: int | Auto = "auto"
     """K, directions a step; 1 for dp-zo and dpzero."""
     distribution: Literal["auto", "rademacher", "normal", "sphere"] = "auto"
@@ -107,6 +107,8 @@ class MethodConfig:
     """normalised: steps in units of what is released; sgd: θ ← θ − η Σ g z / K as it stands."""
     learning_rate: float | Auto = "auto"
     """normalised: roughly how many nats a run may move a typical loss, 1 is large; sgd: η."""
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    """Of dp-sgd alone; auto: adamw."""
     schedule: Literal["auto", "constant", "linear"] = "auto"
     """Of the learning rate over the planned steps; auto: linear, down to zero."""
     steps: int | Auto = "auto"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -31,12 +32,16 @@ class TerminalProgress:
 
     def started(self, session: Session, charges: int) -> None:
         """Print what is about to happen."""
-        self._steps = session.plan.steps
+        self.began(describe_session(session), session.plan.steps)
+        if charges and not self._quiet:
+            console.print(f"[bold]resuming[/bold] after {charges} charged steps")
+
+    def began(self, rows: Mapping[str, object], steps: int) -> None:
+        """Print the run's public facts and get ready to show its progress."""
+        self._steps = steps
         if self._quiet:
             return
-        show("", describe_session(session))
-        if charges:
-            console.print(f"[bold]resuming[/bold] after {charges} charged steps")
+        show("", rows)
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),
