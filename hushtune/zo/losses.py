@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.kept import KeptOutputs, repeated
+from hushtune.zo.perturbed import Perturbed, Scratch
 from hushtune.zo.prefix import FrozenPrefix, Outputs
 from hushtune.zo.slices import SlicedSubstitution
-from hushtune.zo.substitution import Substitution
 
 Inputs = dict[str, Tensor]
 
@@ -71,6 +71,7 @@ class MovedLosses:
 
     Attributes:
         kept: outputs of the frozen layers that are known; none at first.
+        scratch: what an operation sees of moving parameters.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class MovedLosses:
         self._prefix = prefix
         self._together = together
         self.kept = KeptOutputs(0)
+        self.scratch = Scratch()
 
     @property
     def frozen_layers(self) -> int:
@@ -160,7 +162,15 @@ class MovedLosses:
     def _moved(self, inputs: Inputs, move: Move, charge: int) -> Tensor:
         if move.scale == 0:
             return self._task.losses(inputs)
-        with Substitution(self._parameters, self._perturbed(move, charge)):
+        perturbed = Perturbed(
+            self._parameters,
+            self._scales,
+            self._directions,
+            move,
+            charge=charge,
+            scratch=self.scratch,
+        )
+        with perturbed:
             return self._task.losses(inputs)
 
     def _sliced(

@@ -56,18 +56,30 @@ class Substitution(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
+        return self._call(func, args, kwargs or {}, self._replace)
+
+    def _call(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        replace: Callable[[str, Tensor], Tensor],
+    ) -> Any:
         if asks_for_values(func):
-            args = tuple(self._exchange(argument) for argument in args)
-            kwargs = {key: self._exchange(argument) for key, argument in kwargs.items()}
+            args = tuple(self._exchange(argument, replace) for argument in args)
+            kwargs = {key: self._exchange(argument, replace) for key, argument in kwargs.items()}
         return func(*args, **kwargs)
 
-    def _exchange(self, argument: Any) -> Any:
+    def _name(self, tensor: Tensor) -> str | None:
+        """The moving parameter's name; None for any other tensor."""
+        return self._name_of.get(id(tensor))
+
+    def _exchange(self, argument: Any, replace: Callable[[str, Tensor], Tensor]) -> Any:
         if isinstance(argument, Tensor):
-            name = self._name_of.get(id(argument))
-            return argument if name is None else self._replace(name, argument)
+            name = self._name(argument)
+            return argument if name is None else replace(name, argument)
         if isinstance(argument, (list, tuple)) and any(isinstance(x, Tensor) for x in argument):
-            return type(argument)(self._exchange(item) for item in argument)
+            return type(argument)(self._exchange(item, replace) for item in argument)
         return argument
 
 

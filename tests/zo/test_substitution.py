@@ -12,6 +12,8 @@ from hushtune.config import LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.zo.directions import Directions
+from hushtune.zo.estimators import Move
+from hushtune.zo.perturbed import Perturbed, Scratch
 from hushtune.zo.substitution import Substitution, parameters_reached
 
 CASES = [
@@ -72,6 +74,11 @@ def test_scores_are_those_of_really_moved_weights(family, tune, task, dtype, tin
 
     with torch.inference_mode(), Substitution(parameters, moved):
         substituted = _scores(loaded)
+    where = Move(1, 0.03)
+    scales = dict.fromkeys(parameters, 1.0)
+    perturbed = Perturbed(parameters, scales, directions, where, charge=5, scratch=Scratch())
+    with torch.inference_mode(), perturbed:
+        in_scratch = _scores(loaded)
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -80,6 +87,7 @@ def test_scores_are_those_of_really_moved_weights(family, tune, task, dtype, tin
             parameter.copy_(moved(name, parameter))
         really_moved = _scores(loaded)
     assert torch.equal(substituted, really_moved)
+    assert torch.equal(in_scratch, really_moved)
     assert not torch.equal(substituted, unmoved)
 
 
