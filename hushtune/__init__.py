@@ -16,7 +16,11 @@ __version__ = "0.1.0"
 
 def load(run: str | Path) -> TunedClassifier:
     """The tuned model of a run folder, ready to classify texts."""
+    from hushtune.comparison.folder import header_of, holds_comparison
     from hushtune.models.restore import load_tuned
     from hushtune.privacy import ledger
 
-    return load_tuned(run, ledger.read(Path(run) / "ledger.jsonl").header)
+    run = Path(run)
+    if holds_comparison(run):
+        return load_tuned(run, header_of(run))
+    return load_tuned(run, ledger.read(run / "ledger.jsonl").header)

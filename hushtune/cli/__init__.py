@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 #: Command: (module, what it does).
 COMMANDS = {
@@ -59,8 +60,17 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 def _one_line(refusal: Exception) -> str:
     if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
+        if isinstance(refusal, FileNotFoundError) and _lacks_a_ledger(Path(refusal.filename)):
+            return f"{Path(refusal.filename).parent} holds a comparison run (dp-sgd), no ledger."
         return f"{refusal.filename}: {refusal.strerror.lower()}."
     return " ".join(str(refusal).split())
+
+
+def _lacks_a_ledger(missing: Path) -> bool:
+    """Whether what is missing is the ledger that a comparison run never had."""
+    from hushtune.comparison.folder import holds_comparison
+
+    return missing.name == "ledger.jsonl" and holds_comparison(missing.parent)
 
 
 def _usage() -> str:

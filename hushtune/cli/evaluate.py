@@ -29,13 +29,19 @@ def run(arguments: Sequence[str]) -> int:
 
     folder, path, as_json = parse_flags(command, arguments, prog="hushtune eval")
 
+    from hushtune.comparison.folder import header_of, holds_comparison
+    from hushtune.comparison.settings import LABEL
     from hushtune.config import ConfigError, from_values, same_data
     from hushtune.models.restore import load_tuned
     from hushtune.privacy import ledger as ledgers
     from hushtune.report.words import show
     from hushtune.tasks.data import read_labelled_text
 
-    header = ledgers.read(Path(folder) / "ledger.jsonl").header
+    comparison = holds_comparison(Path(folder))
+    if comparison:
+        header = header_of(Path(folder))
+    else:
+        header = ledgers.read(Path(folder) / "ledger.jsonl").header
     config = from_values(header["config"])
     if same_data(path, config.data.train):
         raise ConfigError(
@@ -48,6 +54,8 @@ def run(arguments: Sequence[str]) -> int:
         "data": path,
         "data_is_public": True,
     }
+    if comparison:
+        result["comparison"] = LABEL
     if as_json:
         print(json.dumps(result))
     else:
@@ -56,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
             {
                 "accuracy": f"{result['accuracy']:.1%} of {result['rows']} rows",
                 "data": f"{path}, treated as public",
+                "[bold red]comparison[/bold red]": LABEL if comparison else None,
             },
         )
     return 0

@@ -14,8 +14,9 @@ from torch import nn
 
 from hushtune import config as configuration
 from hushtune.comparison import dp_sgd
-from hushtune.comparison.gradients import GradientSums, HeadGradients, OpacusGradients
-from hushtune.comparison.settings import FirstOrderPlan, make_plan
+from hushtune.comparison.ghost import GhostGradients
+from hushtune.comparison.gradients import GradientSums, HeadGradients
+from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
 from hushtune.models.load import LoadedModel, hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
@@ -29,8 +30,6 @@ from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText, read_labelled_text
 from hushtune.tasks.readouts import example_length
-
-LABEL = "comparison: floating-point noise, no ledger, no replay, no isolation guarantee"
 
 _EXCLUSIONS = [
     "ε is that of the plan, had the noise been drawn exactly: floating-point noise and sums can "
@@ -75,7 +74,7 @@ class Comparison:
         """What sums clipped gradients of `data`; hooks go when `closing` does."""
         if self.features is not None:
             return HeadGradients(self.task(data), self.parameters[LABEL_VECTORS])
-        found = OpacusGradients(self.loaded.readout, self.parameters, self.shapes, data)
+        found = GhostGradients(self.loaded.readout, self.parameters, self.shapes, data)
         closing.callback(found.close)
         return found
 

@@ -13,6 +13,9 @@ from hushtune.config import Config, default_delta
 from hushtune.privacy import accounting
 from hushtune.privacy.sampling import representable_probability
 
+#: What every file and table of such a run says of it.
+LABEL = "comparison: floating-point noise, no ledger, no replay, no isolation guarantee"
+
 
 @dataclass(frozen=True)
 class _Defaults:

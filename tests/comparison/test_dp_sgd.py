@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
+import first_order
 import numpy as np
 import pytest
 import torch
 from refusals import Refusal
 
+import hushtune
 from hushtune.cli import main
-from hushtune.cli.arguments import parse_run
 from hushtune.comparison import dp_sgd, gradients
-from hushtune.comparison.run import LABEL, Comparison, prepare
-from hushtune.comparison.settings import FirstOrderPlan
+from hushtune.comparison.settings import LABEL, FirstOrderPlan
 from hushtune.privacy import accounting, registry
-from hushtune.tasks.data import LabelledText, read_labelled_text
-
-FIRST_ORDER = ("--method.name", "dp-sgd", "--method.directions", "1")
 
 
 @pytest.fixture
 def arguments(run_arguments) -> list[str]:
-    return [*run_arguments, *FIRST_ORDER]
+    return [*run_arguments, *first_order.FLAGS]
 
 
 @pytest.fixture
@@ -47,87 +43,9 @@ def train(arguments, tmp_path, capsys):
     return run
 
 
-def prepared(arguments: list[str], *flags: str) -> tuple[Comparison, LabelledText]:
-    config, _ = parse_run("train", [*arguments, *flags])
-    names = tuple(config.task.labels)
-    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
-    return prepare(config, units=data.units), data
-
-
-def clipped_one_by_one(
-    comparison: Comparison, data: LabelledText, rows: np.ndarray, clip_norm: float | None
-) -> tuple[list[torch.Tensor], list[float]]:
-    """Sum of clipped gradients, and all norms, from one backward pass an example."""
-    moving = list(comparison.parameters.values())
-    totals, norms = [torch.zeros_like(each) for each in moving], []
-    task = comparison.task(data)
-    for row in rows:
-        ((_, inputs),) = task.micro_batches(np.array([row]))
-        found = torch.autograd.grad(task.losses(inputs)[0], moving)
-        norm = sum(float(each.double().square().sum()) for each in found) ** 0.5
-        norms.append(norm)
-        for total, each in zip(totals, found, strict=True):
-            total += each * (1.0 if clip_norm is None else min(1.0, clip_norm / norm))
-    return totals, norms
-
-
-@pytest.mark.parametrize("tune", ["head", "lora", "last-1", "bias"])
-def test_sums_are_of_each_examples_own_clipped_gradient(arguments, tune, monkeypatch):
-    if tune != "head":
-        pytest.importorskip("opacus")
-    monkeypatch.setattr(gradients, "_BLOCK_ROWS", 16)
-    comparison, data = prepared(arguments, "--model.tune", tune)
-    rows = np.arange(0, 60, 2)
-    _, norms = clipped_one_by_one(comparison, data, rows, None)
-    clip_norm = float(np.median(norms))  # so that some are clipped and some are not
-    expected, _ = clipped_one_by_one(comparison, data, rows, clip_norm)
-    with ExitStack() as closing:
-        source = comparison.gradients(data, closing)
-        found = source.clipped_sum(rows, clip_norm)
-        nothing = source.clipped_sum(rows[:0], clip_norm)
-    scale = gradients.norm_of(expected)
-    assert scale > 0
-    wrong = gradients.norm_of([one - other for one, other in zip(found, expected, strict=True)])
-    assert wrong < 1e-4 * scale
-    assert all(not each.any() for each in nothing)
-    assert [each.shape for each in nothing] == [each.shape for each in expected]
-
-
-def test_all_sequences_of_an_example_make_its_gradient(tiny, arguments):
-    pytest.importorskip("opacus")
-    flags = ("--model.name", tiny("opt"), "--task.labels", "negative", "terrible film")
-    flags += ("positive", "great story", "--task.readout", "continuation", "--model.tune", "lora")
-    comparison, data = prepared(arguments, *flags)
-    assert comparison.loaded.readout.sequences == 2
-    rows = np.arange(6)
-    expected, _ = clipped_one_by_one(comparison, data, rows, 0.01)
-    with ExitStack() as closing:
-        found = comparison.gradients(data, closing).clipped_sum(rows, 0.01)
-    wrong = gradients.norm_of([one - other for one, other in zip(found, expected, strict=True)])
-    assert wrong < 1e-4 * gradients.norm_of(expected)
-
-
-def test_parameters_without_a_gradient_for_each_example_are_refused_by_name(arguments):
-    pytest.importorskip("opacus")
-    comparison, data = prepared(arguments, "--model.tune", "full")
-    # All examples share one row of positions.
-    with pytest.raises(ValueError, match=r"no per-example gradient for encoder\.embeddings\.pos"):
-        comparison.gradients(data, ExitStack())
-
-
-def test_wrong_gradients_of_examples_are_found_before_the_first_step(arguments, monkeypatch):
-    pytest.importorskip("opacus")
-    comparison, data = prepared(arguments, "--model.tune", "lora")
-    right = gradients._per_example
-    # Sums are right, examples are not.
-    monkeypatch.setattr(gradients, "_per_example", lambda *given: right(*given).roll(1, dims=0))
-    with pytest.raises(ValueError, match="each example's own gradient"):
-        comparison.gradients(data, ExitStack())
-
-
 def test_gradients_that_are_not_finite_count_as_zero():
     some = torch.tensor([[3.0, 4.0], [float("nan"), 1.0], [float("inf"), 0.0], [0.0, 0.0]])
-    (total,) = gradients.sum_of_clipped([some], 1.0)
+    total = gradients.sum_of_clipped(some, 1.0)
     assert total.tolist() == pytest.approx([0.6, 0.8])
 
 
@@ -304,13 +222,59 @@ def test_what_a_comparison_cannot_do_is_refused_in_one_line(refusal, flags, mess
 
 
 def test_without_opacus_only_label_vectors_can_be_tuned(refusal, train, monkeypatch):
-    monkeypatch.setitem(sys.modules, "opacus", None)
-    monkeypatch.setitem(sys.modules, "opacus.grad_sample", None)
+    for name in ("opacus", "opacus.grad_sample"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "hushtune.comparison.hooks", raising=False)
     line = refusal("--model.tune", "lora")
     assert line.startswith("method.name: dp-sgd needs the package opacus")
     assert "hushtune[comparison]" in line
     assert not (refusal.folder / "run").exists()
     train("run")
+
+
+def shown_by(command: str, *arguments: object, capsys, code: int = 0) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, *map(str, arguments)])
+    shown = capsys.readouterr()
+    assert (exit_.value.code or 0) == code, shown.err
+    return shown.err if code else shown.out
+
+
+@pytest.mark.parametrize("tune", ["head", "last-1", "lora"])
+def test_a_run_can_be_evaluated_and_its_model_used(train, reviews, tmp_path, tune, capsys):
+    if tune != "head":
+        pytest.importorskip("opacus")
+    test = tmp_path / "test.jsonl"
+    test.write_text(Path(reviews).read_text())
+    run, _ = train("run", "--data.eval", test, "--model.tune", tune, "--privacy.epsilon", 100)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["private_accuracy"] != summary["zero_shot_accuracy"]
+    found = json.loads(shown_by("eval", run, "--data", test, "--json", capsys=capsys))
+    assert found["accuracy"] == summary["private_accuracy"]
+    assert found["comparison"] == LABEL
+    words = " ".join(shown_by("eval", run, "--data", test, capsys=capsys).split())
+    assert LABEL in words
+    rows = [json.loads(line) for line in test.read_text().splitlines()]
+    best = hushtune.load(run).predict([row["text"] for row in rows])
+    right = np.mean([one == row["label"] for one, row in zip(best, rows, strict=True)])
+    assert right == summary["private_accuracy"]
+
+
+def test_commands_that_need_a_ledger_say_that_a_comparison_has_none(train, tmp_path, capsys):
+    run, _ = train("run")
+    for command in ("privacy", "replay", "verify", "audit"):
+        flags = ["--out", tmp_path / "again"] if command == "replay" else []
+        line = shown_by(command, run, *flags, capsys=capsys, code=1)
+        expected = f"hushtune {command}: {run} holds a comparison run (dp-sgd), no ledger.\n"
+        assert line == expected
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_run_that_was_interrupted_has_no_model_to_load(train, capsys):
+    run, _ = train("run")
+    (run / "privacy.json").unlink()
+    line = shown_by("eval", run, "--data", "x.jsonl", capsys=capsys, code=1)
+    assert "this run of dp-sgd is not complete" in line
 
 
 def test_other_commands_refuse_a_comparison(arguments, capsys):
