@@ -23,7 +23,8 @@ SETTINGS = """
     method.distribution method.optimizer
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
-    model.lora.alpha model.lora.r model.lora.target_modules model.name model.tune output
+    model.lora.alpha model.lora.dtype model.lora.r model.lora.target_modules model.name
+    model.quantise model.tune output
     privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism privacy.registry seed
     task.kind task.labels task.readout task.template
 """
@@ -124,7 +125,7 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         (
             "model: roberta-large",
             'model: "roberta-large" is not accepted; '
-            "it must be a section with the keys name, tune, dtype, lora.",
+            "it must be a section with the keys name, tune, dtype, quantise, lora.",
         ),
         (
             "privacy:",
@@ -147,7 +148,7 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         ),
         (
             "model: {lora: {rank: 4}}",
-            "unknown key model.lora.rank; accepted: r, alpha, target_modules.",
+            "unknown key model.lora.rank; accepted: r, alpha, target_modules, dtype.",
         ),
         (
             "privacy: {epsilonn: 4}",

@@ -34,6 +34,7 @@ def check(config: Config) -> None:
         model.tune,
         "full, lora, head, bias or last-N",
     )
+    _check_quantise(config)
     _require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
     _require(
         0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
@@ -79,6 +80,22 @@ def check_units(config: Config, units: int) -> None:
     # With δ = 1/n, publishing one unit picked at random would count as private.
     _require(
         delta < 1 / units, "privacy.delta", delta, f"below 1 / number of units = {1 / units:.3g}"
+    )
+
+
+def _check_quantise(config: Config) -> None:
+    model = config.model
+    accepted = "none, nf4, int8 or int4"
+    if re.search(r"llm|8.?bit|bitsandbytes|bnb", model.quantise, re.IGNORECASE):
+        # Named, since it is what most people mean by 8 bits.
+        accepted += "; LLM.int8() chooses columns over all rows of a batch: it couples examples"
+    known = ("none", "nf4", "int8", "int4")
+    _require(model.quantise in known, "model.quantise", model.quantise, accepted)
+    _require(
+        model.quantise == "none" or model.tune in ("auto", "lora"),
+        "model.tune",
+        model.tune,
+        f"lora with model.quantise {model.quantise}",
     )
 
 

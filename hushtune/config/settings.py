@@ -27,6 +27,8 @@ class LoraConfig:
     """The update is scaled by alpha / r."""
     target_modules: tuple[str, ...] = ()
     """Names of the layers that get adapters; empty: PEFT's choice for the architecture."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the adapters; auto: float32."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class ModelConfig:
     tune: str = "auto"
     """full | lora | head | bias | last-N; auto: head for encoders and new heads, else lora."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the weights; auto: float32."""
+    """Number format of the weights; auto: float32, or what a quantised model was made from."""
+    quantise: str = "none"
+    """none | nf4 | int8 | int4: of the linear layers of the base, with tune lora."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

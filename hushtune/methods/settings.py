@@ -136,6 +136,7 @@ def estimator(
     """One-sided differences where they are accurate and save forward passes."""
     if method.estimator != "auto":
         return method.estimator
-    exact = all(dtype == torch.float32 for dtype in dtypes)
+    # Quantised weights are integers, and what they stand for is computed with in the others' format.
+    exact = all(dtype == torch.float32 for dtype in dtypes if dtype.is_floating_point)
     saves = budget.directions > 1 and not head_only
     return "one-sided" if exact and saves else "two-sided"

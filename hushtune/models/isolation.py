@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+#: Why LLM.int8() couples examples.
+LLM_INT8 = "it chooses its outlier columns over all rows of the batch"
+
 #: Part of a class's name: why it couples examples.
 _COUPLING = {
     "BatchNorm": "it normalises by statistics of the batch",
-    "Linear8bitLt": "LLM.int8 chooses its outlier columns over all rows of the batch",
+    "Linear8bitLt": f"as LLM.int8, {LLM_INT8}",
     "Experts": "experts are evaluated on batches made of several examples",
     "SparseMoe": "experts are evaluated on batches made of several examples",
     "SparseMLP": "experts are evaluated on batches made of several examples",
@@ -57,7 +60,9 @@ def _coupling_of(module: nn.Module) -> str | None:
 def _scales_by_tensor(weight: Tensor) -> bool:
     """Whether a torchao weight quantises the activations it meets by other scales than a row's."""
     activations = getattr(weight, "act_quant_kwargs", None)
-    return activations is not None and type(activations.granularity).__name__ != "PerRow"
+    if activations is None:
+        return False
+    return type(getattr(activations, "granularity", None)).__name__ != "PerRow"
 
 
 def _rope_types(module: nn.Module) -> list[Any]:

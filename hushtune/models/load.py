@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from hushtune.config import ConfigError, ModelConfig, TaskConfig
 from hushtune.models.encoder import EncoderClassifier, describe_labels, pooling_of
 from hushtune.models.isolation import refuse_coupling
+from hushtune.models.quantised import (
+    prepare_stored,
+    quantise,
+    stored_quantisation,
+    stored_tensors,
+)
 from hushtune.tasks.readouts import (
     CausalReadOut,
     DescriptionsReadOut,
@@ -42,7 +48,7 @@ class LoadedModel:
         readout: turns texts into scores; `readout.model` is the module to tune.
         kind: which read-out it is.
         tokenizer: as transformers loads it.
-        base_hash: SHA-256 over the checkpoint's tensors as loaded.
+        base_hash: SHA-256 over the checkpoint's tensors as loaded, before they are quantised.
         new_parameters: names of parameters that no checkpoint holds.
     """
 
@@ -82,7 +88,9 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.padding_side = "right"
 
-    options: dict[str, Any] = {"dtype": _DTYPES[model.dtype], "output_loading_info": True}
+    stored = stored_quantisation(model.name, config, model.quantise)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options = _loading_options(model, stored, device)
     if kind == "head":
         names = list(task.labels)
         _require_order_of_head(config, names)
@@ -100,7 +108,8 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
     refuse_coupling(network)
     _refuse_missing_embeddings(network, tokenizer)
     _refuse_longer_than_positions(network, max_length)
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    if stored is not None:
+        prepare_stored(network, None if model.dtype == "auto" else _DTYPES[model.dtype])
 
     new = _new_parameters(network, info)
     if new and kind in ("mask", "continuation", "encoder-decoder"):
@@ -108,8 +117,9 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
             f"model.name: {model.name} holds no weights for {min(new)}, which reading words off "
             "the model needs; use task.readout: head, or a checkpoint with a language model head."
         )
-    loaded = ((name, t) for name, t in network.state_dict().items() if name not in new)
-    base_hash = hash_tensors(loaded)
+    base_hash = _base_hash(network, model.name, stored, new)
+    if model.quantise != "none":
+        quantise(network, model.quantise, dtype=_DTYPES[model.dtype], device=device, new=new)
     _draw(network, new, seed)
     readout = _readout(kind, network, tokenizer, model.name, task, max_length)
     return LoadedModel(readout, kind, tokenizer, base_hash, tuple(sorted(new)))
@@ -122,6 +132,33 @@ _AUTO_CLASSES: dict[str, str] = {
     "head": "AutoModelForSequenceClassification",
     "descriptions": "AutoModel",
 }
+
+
+def _loading_options(
+    model: ModelConfig, stored: str | None, device: torch.device
+) -> dict[str, Any]:
+    """How transformers is to load the weights, so that they are in memory once.
+
+    On a CPU it maps the file, and copies only what changes its number format; to a GPU it moves
+    one tensor after the other. What is to be quantised stays in the file until then.
+    """
+    options: dict[str, Any] = {"dtype": _DTYPES[model.dtype], "output_loading_info": True}
+    if model.quantise != "none" or (stored is not None and model.dtype == "auto"):
+        options["dtype"] = "auto"
+    if device.type != "cpu" and model.quantise == "none":
+        options["device_map"] = {"": device}
+    return options
+
+
+def _base_hash(network: nn.Module, name: str, stored: str | None, new: set[str]) -> str:
+    """SHA-256 over the base model's tensors, whatever may quantise them after.
+
+    Of a float checkpoint, as loaded: in `model.dtype`, or as stored where it will be quantised. Of
+    one that is quantised on disk, as stored, since libraries hold these in forms of their own.
+    """
+    if stored is not None:
+        return hash_tensors(stored_tensors(name))
+    return hash_tensors((key, t) for key, t in network.state_dict().items() if key not in new)
 
 
 def _require_order_of_head(config: Any, names: list[str]) -> None:
@@ -146,7 +183,7 @@ def _hub_call(name: str, auto_class: str, **options: Any) -> Any:
     transformers.logging.disable_progress_bar()
     try:
         return getattr(transformers, auto_class).from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"model.name: {name} is not accepted by {auto_class} ({first_line}); it must be a "

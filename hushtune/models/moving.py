@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hushtune.config import ConfigError, LoraConfig
+from hushtune.models.quantised import is_quantised, is_quantised_tensor
 from hushtune.zo.directions import Directions
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
             raise ConfigError(f"model.lora.target_modules: {error}") from None
         # An architecture that PEFT has no default for.
         adapted = _with_adapter(network, settings | {"target_modules": "all-linear"})
+    cast_adapters(adapted, lora)
     _draw_adapters(adapted, seed)
     if inside:
         readout.model.encoder = adapted.eval()
@@ -82,6 +84,14 @@ def _whole_modules(loaded: LoadedModel) -> list[str] | None:
     return [m for m in modules if not any(m.startswith(f"{other}.") for other in modules)] or None
 
 
+def cast_adapters(adapted: nn.Module, lora: LoraConfig) -> None:
+    """Give the adapters their number format, which PEFT does not leave as it was."""
+    dtype = torch.bfloat16 if lora.dtype == "bfloat16" else torch.float32
+    for name, parameter in adapted.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(dtype)
+
+
 def _draw_adapters(adapted: nn.Module, seed: int) -> None:
     """Draw what PEFT drew from a generator that nobody can repeat."""
     draw = Directions(seed, {}, "rademacher")
@@ -102,9 +112,13 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
     What no checkpoint holds moves always: a head that stays as it was drawn is of no use.
 
     Raises:
-        ConfigError: if the model has no such parameters.
+        ConfigError: if the model has no such parameters, or they are quantised.
     """
     model = loaded.model
+    if tune != "lora" and is_quantised(model):
+        raise ConfigError(
+            f"model.tune: {tune} is not accepted for a quantised model; it must be lora."
+        )
     named = dict(model.named_parameters())
     if tune == "full":
         chosen = set(named)
@@ -125,9 +139,10 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
     chosen |= {name for name in named if name in loaded.new_parameters or name == "label_vectors"}
     for name, parameter in named.items():
         parameter.requires_grad_(False)
-        if name in chosen and not torch.is_floating_point(parameter):
+        if name in chosen and is_quantised_tensor(parameter):
             raise ConfigError(
-                f"model.tune: {tune} would move {name}, which is quantised; use lora."
+                f"model.name: {name}, which has to move, is quantised; quantise a checkpoint that "
+                "holds it, or leave it out of what is quantised."
             )
     return {name: parameter for name, parameter in named.items() if name in chosen}
 

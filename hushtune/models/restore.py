@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from hushtune.config import from_values
+from hushtune.config import LoraConfig, from_values
 from hushtune.models.load import load_model
+from hushtune.models.moving import cast_adapters
 from hushtune.models.save import LABEL_VECTORS_FILE
 from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import Shape
@@ -65,11 +66,12 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
         config.model, config.task, max_length=config.data.max_length, seed=config.seed
     )
     readout: Any = loaded.readout
+    lora = config.model.lora
     if adapter.exists():
         if loaded.kind == "descriptions":
-            readout.model.encoder = _with_adapter(readout.model.encoder, adapter)
+            readout.model.encoder = _with_adapter(readout.model.encoder, adapter, lora)
         else:
-            readout.model = _with_adapter(readout.model, adapter)
+            readout.model = _with_adapter(readout.model, adapter, lora)
     if loaded.kind == "descriptions":
         folder = adapter if adapter.exists() else model
         with safe_open(str(folder / LABEL_VECTORS_FILE), framework="pt") as file, torch.no_grad():
@@ -79,9 +81,11 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
     return TunedClassifier(readout, list(config.task.labels), shapes)
 
 
-def _with_adapter(network: nn.Module, adapter: Path) -> nn.Module:
+def _with_adapter(network: nn.Module, adapter: Path, lora: LoraConfig) -> nn.Module:
     import peft
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT asks transformers for names of older versions
-        return peft.PeftModel.from_pretrained(network, str(adapter)).eval()  # type: ignore[arg-type]
+        adapted = peft.PeftModel.from_pretrained(network, str(adapter))  # type: ignore[arg-type]
+    cast_adapters(adapted, lora)
+    return adapted.eval()
