@@ -136,7 +136,7 @@ def estimator(
     """One-sided differences where they are accurate and save forward passes."""
     if method.estimator != "auto":
         return method.estimator
-    # Quantised weights are integers, and what they stand for is computed with in the others' format.
+    # Quantised weights are integers; what they stand for is computed in the others' format.
     exact = all(dtype == torch.float32 for dtype in dtypes if dtype.is_floating_point)
     saves = budget.directions > 1 and not head_only
     return "one-sided" if exact and saves else "two-sided"
