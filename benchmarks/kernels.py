@@ -1,83 +1,25 @@
-"""Public directions against a plain copy and `axpy` of the same tensor, in one process.
+"""Public directions against a plain copy and `axpy`, over sizes, formats and threads.
 
     python benchmarks/kernels.py [--device cpu] [--threads 1 2] [--distributions rademacher]
 
-Prints Markdown: medians in nanoseconds a parameter, and their ratios. `write` is θ + λz into
-scratch, against a copy; `move` is the update θ + Σ_k g_k z_k in place, for one direction against
-`axpy` and for 64 divided by 64; `round` is stochastic rounding alone. `move` of a 16-bit parameter
-includes its stochastic rounding, which takes 16 random bits an entry whatever the number of
-directions.
+Prints Markdown: medians in nanoseconds a parameter, and their ratios; see `hushtune.bench.kernels`.
 """
 
 import argparse
-import statistics
-import time
 
 import torch
 
-from hushtune.zo.directions import DISTRIBUTIONS, Directions
+from hushtune.bench.kernels import MANY, measure
+from hushtune.zo.directions import DISTRIBUTIONS
 
 SIZES = {"MiniLM": 22_713_216, "125 M": 125_000_000}
 DTYPES = (torch.float32, torch.bfloat16)
-MANY = 64
-
-
-def nanoseconds(functions, entries, device, repetitions):
-    """The median of each function; they take turns, so that a slow moment is shared."""
-    times = [[] for _ in functions]
-    for turn in range(repetitions + 1):
-        for function, kept in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:  # the first compiles, and touches memory for the first time
-                kept.append(time.perf_counter() - start)
-    return [statistics.median(kept) / entries * 1e9 for kept in times]
-
-
-def measure(entries, dtype, distribution, device, repetitions):
-    directions = Directions(1, {"w": (entries,)}, distribution)
-    parameter = torch.randn(entries, device=device).to(dtype)
-    other, scratch = parameter.clone(), torch.empty_like(parameter)
-    at = {"charge": 0, "direction": 0, "scale": 1e-3}
-    copy, write, axpy, move = nanoseconds(
-        [
-            lambda: scratch.copy_(parameter),
-            lambda: directions.perturbed("w", parameter, out=scratch, **at),
-            lambda: parameter.add_(other, alpha=1e-6),
-            lambda: directions.move("w", parameter, [1e-6], charge=1),
-        ],
-        entries,
-        device,
-        repetitions,
-    )
-    (many,) = nanoseconds(
-        [lambda: directions.move("w", parameter, [1e-6] * MANY, charge=1)],
-        entries * MANY,
-        device,
-        2 if device.type == "cpu" else repetitions,
-    )
-    rounding = ""
-    if dtype != torch.float32:
-        del other, scratch
-        wide = parameter.float()
-        (taken,) = nanoseconds(
-            [lambda: directions.stochastic_round("w", wide, dtype, charge=1)],
-            entries,
-            device,
-            repetitions,
-        )
-        rounding = f"{taken:.2f}"
-    return (
-        f"{copy:.3f} | {write:.3f} | {write / copy:.2f} | {axpy:.3f} | {move:.3f} | "
-        f"{move / axpy:.2f} | {many:.3f} | {rounding}"
-    )
+COLUMNS = ("copy", "write", "write_to_copy", "axpy", "move", "move_to_axpy", "move_many", "round")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
     parser.add_argument("--distributions", nargs="+", choices=DISTRIBUTIONS, default=["rademacher"])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
@@ -95,8 +37,13 @@ def main():
                     row = measure(
                         SIZES[size], dtype, distribution, options.device, options.repetitions
                     )
-                    name = str(dtype).removeprefix("torch.")
-                    print(f"| {threads} | {size} | {name} | {distribution} | {row} |", flush=True)
+                    cells = [f"{row[name]:.3f}" if name in row else "" for name in COLUMNS]
+                    print(
+                        f"| {threads} | {size} | {row['dtype']} | {distribution} | "
+                        + " | ".join(cells)
+                        + " |",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

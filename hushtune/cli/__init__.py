@@ -16,6 +16,7 @@ COMMANDS = {
     "audit": ("audit", "an empirical lower bound on ε, from attacks on the code as it runs"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),
     "verify": ("verify", "a run checked without its data, and a certificate of it to file"),
+    "bench": ("bench", "what a step costs beside its forward passes, with random weights"),
     "demo": ("demo", "all of it in two minutes, on data made for the purpose"),
 }
 
