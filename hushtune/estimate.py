@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hushtune.run import peak_memory
+from hushtune.memory import forget_peak, peak_gpu_memory, peak_memory
+from hushtune.probe import LABEL_VECTORS
 from hushtune.session import Session
+from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
 from hushtune.zo.kept import room
@@ -22,27 +25,77 @@ _OVERHEAD = 0.005
 
 
 class Estimate(NamedTuple):
-    """Expected seconds of the steps of a run, and peak resident memory of the process in MiB."""
+    """Expected seconds of the steps of a run, and peak memory in MiB.
+
+    Attributes:
+        seconds: of all steps.
+        peak_mib: resident memory of the process.
+        peak_gpu_mib: of tensors on the GPU; None without one.
+        kept_outputs: whether what frozen layers return is kept from step to step.
+    """
 
     seconds: float
     peak_mib: int
+    peak_gpu_mib: int | None
+    kept_outputs: bool
 
 
-def estimate(session: Session) -> Estimate:
+def estimate(session: Session, *, evaluation_rows: int = 0) -> Estimate:
     """Time a few micro-batches of dummy text and scale them up; no private data is needed.
 
-    The private texts are taken to be about as long as the dummy ones.
+    The private texts are taken to be about as long as the dummy ones. Peak memory is that of this
+    process so far, or that of its passes and of an update, with the texts and what is kept of
+    them on top, whichever is more.
+
+    Args:
+        evaluation_rows: rows of the public evaluation data.
     """
+    loaded_mib = peak_memory()
+    forget_peak()
     probe, plan, settings = session.probe, session.plan, session.settings
     assert probe is not None, "a resumed session has no probe"
     batches = list(probe.task.micro_batches(np.arange(probe.task.rows)))
     passes = moves(settings.estimator, plan.directions, settings.perturbation_scale)
     if isinstance(probe.losses, HeadLosses):
         seconds = _head_seconds(session, probe.losses, batches, passes)
-        return Estimate(seconds, peak_memory())
-    seconds = _moved_seconds(session, probe.losses, batches, passes)
-    kept = probe.losses.kept.bytes / probe.task.rows * plan.population
-    return Estimate(seconds, peak_memory() + (int(min(kept, room())) >> 20))
+        # Every text's features are a tensor of their own.
+        width = session.parameters[LABEL_VECTORS].shape[1]
+        kept = (plan.population + evaluation_rows) * (4 * width + 1024)
+        keeps = False
+    else:
+        seconds = _moved_seconds(session, probe.losses, batches, passes)
+        kept = min(probe.losses.kept.bytes / probe.task.rows * plan.population, room())
+        keeps = kept > 0
+        _run_every_shape(session, probe.losses, passes)
+    # Compiles what an update needs; zeros move nothing.
+    session.update().apply(PROBE_CHARGE, [0] * plan.directions)
+    texts = (plan.population + evaluation_rows) * _bytes_a_text(session)
+    on_top = int(kept + texts) >> 20
+    return Estimate(seconds, max(loaded_mib, peak_memory() + on_top), peak_gpu_memory(), keeps)
+
+
+def _run_every_shape(session: Session, losses: MovedLosses, passes: list[Move]) -> None:
+    readout = session.loaded.readout
+    for shape in session.shapes:
+        inputs = dict(readout.collate([readout.dummy] * shape.rows, shape.length))
+        labels = torch.zeros(shape.rows, dtype=torch.long, device=inputs["input_ids"].device)
+        some = passes[: 1 + shape.directions]
+        losses.of_inputs({**inputs, "labels": labels}, some, charge=PROBE_CHARGE)
+
+
+def _bytes_a_text(session: Session) -> float:
+    """Bytes of a text and its tokens in memory, on average over the dummy texts."""
+    texts = dummy_texts(16)
+    sizes = [
+        sys.getsizeof(text)
+        + sum(
+            # A number that is not tiny is an object of its own; so is what holds them.
+            sys.getsizeof(sequence) + 200 + (8 + sys.getsizeof(1000)) * len(sequence.ids)
+            for sequence in session.loaded.readout.encode(text)
+        )
+        for text in texts
+    ]
+    return sum(sizes) / len(sizes)
 
 
 def _moved_seconds(

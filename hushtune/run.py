@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from hushtune import config as configuration
 from hushtune import session as sessions
 from hushtune.config import Config
 from hushtune.guarantee import describe_guarantee
+from hushtune.memory import peak_gpu_memory, peak_memory
 from hushtune.models.load import hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.plain import PlainSteps
@@ -123,6 +123,7 @@ def train(
             "ledger_head": guarantee["ledger_head"],
             "seconds": round(time.monotonic() - start),
             "peak_rss_mib": peak_memory(),
+            "peak_gpu_mib": peak_gpu_memory(),
             "moved_sha256": hash_tensors(session.parameters.items()),
         }
         write_json(folder / "summary.json", summary)
@@ -219,9 +220,3 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
-
-
-def peak_memory() -> int:
-    """The process's peak resident memory in MiB, rounded up to a multiple of 16."""
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return -(-kibibytes // (16 * 1024)) * 16

@@ -20,6 +20,7 @@ from torch import nn
 
 from hushtune import methods
 from hushtune.config import Config, ConfigError, check_units, default_delta, from_values
+from hushtune.memory import bytes_a_token, costs, fitting_tokens, room_for_activations
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
@@ -191,20 +192,24 @@ def begin(config: Config, *, units: int) -> Session:
     budget = methods.budget(
         config.method, config.privacy, head_only=head_only, population=population
     )
+    all_move = tune == "full"
+    overhead = costs(next(loaded.model.parameters()).device, all_move=all_move).overhead
+    tokens = micro_batch_tokens(config, loaded, all_move=all_move)
     probe = run_probe(
         loaded,
         parameters,
         dict.fromkeys(parameters, 1.0),
         bucket_shapes(
             max_length=config.data.max_length,
-            tokens=config.method.micro_batch_tokens,
+            tokens=tokens,
             sequences=loaded.readout.sequences,
             expected_rows=budget.batch,
+            overhead=overhead,
         ),
         distribution=budget.distribution,
         seed=config.seed,
         directions_a_step=budget.directions,
-        tokens=config.method.micro_batch_tokens,
+        tokens=tokens,
         perturbation_scale=_given(config.method.perturbation_scale),
         private=config.privacy.mechanism != "none",
     )
@@ -301,6 +306,21 @@ def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Paramete
     if tune == "lora":
         add_lora(loaded, config.model.lora, config.seed)
     return loaded, tune, moving_parameters(loaded, tune)
+
+
+def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool) -> int:
+    """Tokens in a forward pass at most: as given, or as many as pay and fit in free memory.
+
+    That is looked up once, before the first step; the shapes that follow are in the ledger's
+    header, and a run that goes on takes them from there.
+    """
+    if config.method.micro_batch_tokens != "auto":
+        return config.method.micro_batch_tokens
+    parameter = next(loaded.model.parameters())
+    network: Any = getattr(loaded.model, "encoder", loaded.model)
+    a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
+    wanted = costs(parameter.device, all_move=all_move).most_tokens
+    return fitting_tokens(a_token, wanted, room_for_activations(parameter.device))
 
 
 def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hushtune.cli.arguments import parse_run
+from hushtune.config import Config
 from hushtune.privacy import PrivacyPlan
 
 
@@ -16,15 +18,27 @@ def run(arguments: Sequence[str]) -> int:
     from hushtune import config as configuration
     from hushtune import session as sessions
     from hushtune.estimate import estimate
+    from hushtune.memory import available
     from hushtune.report.terminal import describe_session
     from hushtune.report.words import show
-    from hushtune.tasks.data import count_units
+    from hushtune.tasks.data import count_units, read_rows
+    from hushtune.zo.estimators import moves
 
     configuration.check(config)
+    needed, free = _needed(config), available()
+    if needed is not None and needed > free and not as_json:
+        print(f"needs about {needed >> 20} MiB, {free >> 20} MiB are free", file=sys.stderr)
     session = sessions.begin(config, units=count_units(config.data.train, config.data))
-    expected = estimate(session)
+    evaluation_rows = 0
+    if config.data.eval is not None:
+        evaluation_rows = sum(1 for _ in read_rows(config.data.eval))
+    expected = estimate(session, evaluation_rows=evaluation_rows)
     plan, probe = session.plan, session.probe
     assert probe is not None
+    passes_a_step = len(moves(session.settings.estimator, plan.directions, 1.0))
+    sequences = session.loaded.readout.sequences
+    tokens = max(shape.rows * shape.length * sequences for shape in session.shapes)
+    directions_a_pass = max(shape.directions for shape in session.shapes)
     curve = _curve(plan) if isinstance(plan, PrivacyPlan) else []
     result: dict[str, Any] = {
         "noise_multiplier": getattr(plan, "noise_multiplier", None),
@@ -38,6 +52,14 @@ def run(arguments: Sequence[str]) -> int:
         "expected_seconds": round(expected.seconds, 1),
         "expected_peak_mib": expected.peak_mib,
         "micro_batch_shapes": [[shape.rows, shape.length] for shape in session.shapes],
+        "needed_mib": None if needed is None else needed >> 20,
+        "free_mib": free >> 20,
+        "expected_peak_gpu_mib": expected.peak_gpu_mib,
+        "estimator": session.settings.estimator,
+        "passes_a_step": passes_a_step,
+        "micro_batch_tokens": tokens,
+        "directions_a_pass": directions_a_pass,
+        "kept_outputs": expected.kept_outputs,
         "parameters_left_out": probe.left_out,
         "shared_frozen_layers": probe.prefix.depth,
         "slope_agreement": probe.slopes.agreement,
@@ -56,12 +78,39 @@ def run(arguments: Sequence[str]) -> int:
             "left out": f"{len(probe.left_out)} parameters that the loss does not read"
             if probe.left_out
             else None,
+            "estimator": f"{session.settings.estimator}: losses at {passes_a_step} points for "
+            f"{plan.directions} directions",
+            "micro-batches": f"at most {tokens} tokens, in {len(session.shapes)} shapes",
             "shared": f"{probe.prefix.depth} frozen layers run once for all directions"
             if probe.prefix.depth
+            else None,
+            "kept": "what frozen layers return stays in memory from step to step"
+            if expected.kept_outputs
+            else None,
+            "together": f"up to {directions_a_pass} directions in a forward pass"
+            if directions_a_pass > 1
             else None,
         },
     )
     return 0
+
+
+def _needed(config: Config) -> int | None:
+    """Bytes by the configuration of the model; None where that cannot be read, or is unusual."""
+    from hushtune.memory import needs
+
+    model = config.model
+    try:
+        of_model = needs(
+            model.name,
+            model.dtype,
+            all_move=model.tune == "full",
+            max_length=config.data.max_length,
+        )
+    except (OSError, ValueError, KeyError):  # loading the model says what is wrong
+        return None
+    tokens = config.method.micro_batch_tokens
+    return of_model.peak(1024 if tokens == "auto" else tokens)
 
 
 def _curve(plan: PrivacyPlan) -> list[tuple[int, float]]:

@@ -33,9 +33,8 @@ def header_of(run: Path) -> dict[str, Any]:
         )
     config = configuration.load(run / "config.yaml")
     # For evaluation any shapes will do.
-    tokens = config.method.micro_batch_tokens
     shapes = bucket_shapes(
-        max_length=config.data.max_length, tokens=tokens, sequences=1, expected_rows=tokens
+        max_length=config.data.max_length, tokens=1024, sequences=1, expected_rows=1024
     )
     return {
         "config": config.to_json(),

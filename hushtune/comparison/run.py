@@ -18,13 +18,14 @@ from hushtune.comparison.ghost import GhostGradients
 from hushtune.comparison.gradients import GradientSums, HeadGradients
 from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
+from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.privacy import accounting
 from hushtune.privacy.registry import enter_spending
 from hushtune.probe import LABEL_VECTORS
 from hushtune.report.words import guarantee_line
-from hushtune.run import Metrics, peak_memory, write_config, write_json
+from hushtune.run import Metrics, write_config, write_json
 from hushtune.session import load_moving
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.classification import ClassificationTask, FeatureStore
@@ -179,9 +180,10 @@ def prepare(config: Config, *, units: int) -> Comparison:
     loaded, tune, parameters = load_moving(config)
     head_only = set(parameters) == {LABEL_VECTORS}
     plan = make_plan(config, head_only=head_only, population=population)
+    tokens = config.method.micro_batch_tokens
     shapes = bucket_shapes(
         max_length=config.data.max_length,
-        tokens=config.method.micro_batch_tokens,
+        tokens=1024 if tokens == "auto" else tokens,
         sequences=loaded.readout.sequences,
         expected_rows=plan.expected_units,
     )

@@ -147,7 +147,7 @@ def _check_method(config: Config) -> None:
         "a number where method.update is sgd",
     )
     _require(
-        method.micro_batch_tokens >= 8,
+        method.micro_batch_tokens == "auto" or method.micro_batch_tokens >= 8,
         "method.micro_batch_tokens",
         method.micro_batch_tokens,
         "at least 8",

@@ -119,8 +119,9 @@ class MethodConfig:
     """T."""
     batch: float | Auto = "auto"
     """Expected number of units a step."""
-    micro_batch_tokens: int = 1024
-    """Tokens in a forward pass; every micro-batch of a text length has the same shape."""
+    micro_batch_tokens: int | Auto = "auto"
+    """Tokens in a forward pass at most; auto: as many as pay and fit into a quarter of the free
+    memory when the run begins."""
 
 
 @dataclass(frozen=True)

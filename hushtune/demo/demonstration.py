@@ -23,6 +23,7 @@ from hushtune.config import (
     TaskConfig,
 )
 from hushtune.demo import messages
+from hushtune.memory import peak_memory
 from hushtune.report.terminal import TerminalProgress
 from hushtune.report.words import console, guarantee_line, show
 
@@ -80,7 +81,7 @@ def demonstrate(output: str, *, epsilon: float, quiet: bool) -> dict[str, Any]:
     summary = private | {
         "non_private_accuracy": plain["non_private_accuracy"],
         "seconds": round(time.monotonic() - start),
-        "peak_rss_mib": runs.peak_memory(),
+        "peak_rss_mib": peak_memory(),
     }
     runs.write_json(folder / "summary.json", summary)
     if not quiet:

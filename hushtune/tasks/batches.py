@@ -8,6 +8,7 @@ the configuration alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -32,25 +33,46 @@ class Shape:
 
 
 def bucket_shapes(
-    *, max_length: int, tokens: int, sequences: int, expected_rows: float
+    *, max_length: int, tokens: int, sequences: int, expected_rows: float, overhead: int = 30
 ) -> list[Shape]:
     """The shapes of a run, by ascending length.
 
+    Lengths stand close together, since what a text is shorter than its shape is computed for
+    nothing; where many rows are expected they stand twice as close. If n rows of a length are
+    expected, R in each micro-batch, about n / R + 1/2 micro-batches are computed, as the last one
+    is half empty on average. The least of (n / R + 1/2) (R · length · sequences + overhead) is at
+    R = √(2 n overhead / (length · sequences)). Texts are taken to be spread evenly over the
+    logarithms of the lengths: which lengths the private texts have is not looked at.
+
+    Leftover rows get no smaller shape of their own. Micro-batches with different numbers of rows
+    give different bits, so which of them a row is in may not depend on the other rows.
+
     Args:
         max_length: longest sequence, in tokens.
-        tokens: tokens that a micro-batch should have.
+        tokens: tokens that a micro-batch may have, if it is of more than one row.
         sequences: sequences per example (several labels may be scored one by one).
-        expected_rows: expected number of examples a step; small batches get fewer, smaller
-            shapes, since the rows of a micro-batch that are not needed are computed all the same.
+        expected_rows: expected number of examples a step.
+        overhead: what a micro-batch costs beside its tokens, in tokens; see `hushtune.memory`.
     """
-    fine = 8 if expected_rows >= 256 else 16
-    lengths = [16, 24, *range(32, 64, fine), *range(64, 128, 2 * fine)]
-    lengths += [128 * k for k in range(1, max_length // 128 + 1)]
-    if expected_rows < 64:
-        lengths = [length for length in lengths if length & (length - 1) == 0]
-    lengths = [length for length in lengths if length < max_length] + [max_length]
-    most = max(1, round(expected_rows))
-    return [Shape(min(most, max(1, tokens // (length * sequences))), length) for length in lengths]
+    lengths = _lengths(max_length, 4 if expected_rows >= 64 else 2)
+    shortest = lengths[0] / 2
+    shapes = []
+    for shorter, length in zip([shortest, *lengths], lengths, strict=False):
+        share = math.log(length / shorter) / math.log(max_length / shortest)
+        best = math.sqrt(2 * share * expected_rows * overhead / (length * sequences))
+        # A power of two: kernels treat the rest of an odd number of rows differently.
+        rows = 1 << max(0, round(math.log2(best)))
+        while rows > 1 and rows * length * sequences > tokens:
+            rows //= 2
+        shapes.append(Shape(rows, length))
+    return shapes
+
+
+def _lengths(max_length: int, parts: int) -> list[int]:
+    """Multiples of 8 from 16 on, so many to a doubling or fewer; the last is the longest text."""
+    doublings = range(4, max_length.bit_length())
+    lengths = {(1 << k) * (parts + part) // parts for k in doublings for part in range(parts)}
+    return [*sorted(n for n in lengths if n < max_length and n % 8 == 0), max_length]
 
 
 class Batcher(Generic[Encoded]):

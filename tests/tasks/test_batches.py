@@ -43,7 +43,22 @@ def test_small_batches_get_fewer_and_smaller_shapes():
     small = bucket_shapes(**wanted, expected_rows=8)
     large = bucket_shapes(**wanted, expected_rows=256)
     assert len(small) < len(large)
-    assert max(shape.rows for shape in small) == 8
+    assert max(shape.rows for shape in small) < max(shape.rows for shape in large)
+
+
+@pytest.mark.parametrize("expected_rows", [8, 64, 256, 1000])
+@pytest.mark.parametrize("overhead", [30, 150])
+def test_no_other_number_of_rows_would_cost_much_less(expected_rows: int, overhead: int):
+    shapes = bucket_shapes(
+        max_length=128, tokens=8192, sequences=1, expected_rows=expected_rows, overhead=overhead
+    )
+    lengths = np.array([8, *(shape.length for shape in shapes)])
+    shares = np.diff(np.log(lengths)) / np.log(128 / 8)
+    for shape, share in zip(shapes, shares, strict=True):
+        rows = np.array([shape.rows, *(2**k for k in range(7))])
+        micro_batches = share * expected_rows / rows + 0.5
+        costs = micro_batches * (rows * shape.length + overhead)
+        assert costs[0] <= 1.1 * costs.min(), shape
 
 
 @given(examples=texts, data=st.data())

@@ -228,7 +228,7 @@ def test_the_choice_is_recorded_and_rows_do_not_touch_each_other(
         }
     )
     session = begin(config, units=60)
-    assert session.shapes == [Shape(3, 16, 4), Shape(3, 32, 2)]
+    assert session.shapes == [Shape(2, 16, 4), Shape(2, 24, 4), Shape(1, 32, 4)]
     again = resume(session.header)
     assert again.shapes == session.shapes
     again.require_isolation()
