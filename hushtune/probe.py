@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from hushtune.models.load import LoadedModel
+from hushtune.models.offload import streams
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.tasks.readouts import Example, ReadOut, example_length
-from hushtune.together import few_move, filled, moves_together, pays
+from hushtune.together import few_move, filled, moves_together, pays, slices_of_passes
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.head_losses import HeadLosses
@@ -85,6 +86,9 @@ def run_probe(
     """
     shortest = example_length(loaded.readout.dummy)
     shapes = [shape for shape in shapes if shape.length >= shortest]  # no text fits the others
+    streamed = streams(loaded.model)
+    if streamed:
+        shapes = [replace(shape, directions=directions_a_step) for shape in shapes]
     dummies = _dummy_data(loaded)
     task = ClassificationTask(loaded.readout, dummies, shapes)
     some = dict(next(iter(task.micro_batches(np.arange(dummies.units)))).inputs)
@@ -111,13 +115,13 @@ def run_probe(
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
     if private:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
-        alone = [Shape(1, shape.length) for shape in coupled]
+        alone = [replace(shape, rows=1) for shape in coupled]
         if coupled_shapes(losses, loaded.readout, alone, candidates[0], directions_a_step):
             raise ProbeError(
                 "model.name: the loss of a text on its own changes from one forward pass to the "
                 "next; expected a model without memory and without chance."
             )
-        shapes = [Shape(1, shape.length) if shape in coupled else shape for shape in shapes]
+        shapes = [replace(shape, rows=1) if shape in coupled else shape for shape in shapes]
     task = ClassificationTask(loaded.readout, dummies, shapes)
     losses = make(task, shapes)
     scale, slopes = _choose_scale(losses, task, candidates)
@@ -125,7 +129,7 @@ def run_probe(
         shapes, tokens=tokens, sequences=loaded.readout.sequences, directions=directions_a_step
     )
     adapters = isinstance(losses, MovedLosses) and few_move(loaded.model, moving, directions_a_step)
-    if adapters and several != shapes:
+    if adapters and not streamed and several != shapes:
         joint = make(task, several)
         if private:
             coupled = coupled_shapes(joint, loaded.readout, several, scale, directions_a_step)
@@ -214,7 +218,10 @@ def coupled_shapes(
     return [
         shape
         for shape in shapes
-        if not is_isolated(losses, _collated(readout, shape), shape.rows, scale, shape.directions)
+        if not all(
+            is_isolated(losses, _collated(readout, shape), shape.rows, scale, moved)
+            for moved in slices_of_passes(readout.model, shape)
+        )
     ]
 
 

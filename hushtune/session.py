@@ -24,6 +24,7 @@ from hushtune.memory import bytes_a_token, costs, fitting_tokens, room_for_activ
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.offload import refuse_moving_files, stored
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger import LedgerError
@@ -94,7 +95,7 @@ class Session:
     def update(self) -> Update:
         """What applies releases to the parameters."""
         return Update(
-            self.parameters,
+            {name: stored(parameter) for name, parameter in self.parameters.items()},
             self.scales,
             self.directions,
             unit=self.plan.grid / self.plan.expected_units,
@@ -194,7 +195,9 @@ def begin(config: Config, *, units: int) -> Session:
     )
     all_move = tune == "full"
     overhead = costs(next(loaded.model.parameters()).device, all_move=all_move).overhead
-    tokens = micro_batch_tokens(config, loaded, all_move=all_move)
+    # Streamed weights meet the rows of all moves at once.
+    slices = 1 if config.model.offload == "none" else 2 * budget.directions
+    tokens = micro_batch_tokens(config, loaded, all_move=all_move, slices=slices)
     probe = run_probe(
         loaded,
         parameters,
@@ -305,14 +308,16 @@ def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Paramete
         tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
     if tune == "lora":
         add_lora(loaded, config.model.lora, config.seed)
-    return loaded, tune, moving_parameters(loaded, tune)
+    parameters = moving_parameters(loaded, tune)
+    refuse_moving_files(tune, config.model.offload, parameters)
+    return loaded, tune, parameters
 
 
-def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool) -> int:
-    """Tokens in a forward pass at most: as given, or as many as pay and fit in free memory.
+def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool, slices: int) -> int:
+    """Tokens in a micro-batch at most: as given, or as many as pay and fit in free memory.
 
-    That is looked up once, before the first step; the shapes that follow are in the ledger's
-    header, and a run that goes on takes them from there.
+    A forward pass has `slices` times as many. Memory is looked at once, before the first step; the
+    shapes that follow are in the ledger's header, and a run that goes on takes them from there.
     """
     if config.method.micro_batch_tokens != "auto":
         return config.method.micro_batch_tokens
@@ -320,7 +325,7 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool) -
     network: Any = getattr(loaded.model, "encoder", loaded.model)
     a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
     wanted = costs(parameter.device, all_move=all_move).most_tokens
-    return fitting_tokens(a_token, wanted, room_for_activations(parameter.device))
+    return fitting_tokens(a_token * slices, wanted, room_for_activations(parameter.device))
 
 
 def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:

@@ -1,8 +1,11 @@
-"""Several directions in one forward pass, where few parameters move and micro-batches are small.
+"""Several directions in one forward pass, where passes are dear for what they compute.
 
 A pass of a few short texts takes long for what it computes. Where only adapters move, the rows of
 such a micro-batch can stand there once for every direction; see `hushtune.zo.slices`. How many
 fill a pass is chosen before the first step, on public text, and recorded in the ledger.
+
+Where weights are streamed, a pass takes as long as fetching them. Then there is no choice: all
+moves of a step are in one pass, both signs of all directions or θ itself with one sign of each.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
+from hushtune.models.offload import streams
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.classification import ClassificationTask
 from hushtune.zo.estimators import Move
@@ -29,20 +33,32 @@ def moves_together(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], shapes: Sequence[Shape]
 ) -> Together:
     """How many moves a pass of each shape evaluates."""
-    directions = {shape.length: shape.directions for shape in shapes}
+    streamed = streams(model)
+    sides = 2 if streamed else 1
+    moves = {shape.length: sides * shape.directions for shape in shapes}
     moving = {id(parameter) for parameter in parameters.values()}
     frozen = [each for each in (*model.parameters(), *model.buffers()) if id(each) not in moving]
 
     def count(inputs: Inputs) -> int:
-        return directions.get(inputs["input_ids"].shape[1], 1)
+        return moves.get(inputs["input_ids"].shape[1], 1)
 
-    return Together(count, frozen)
+    return Together(count, frozen, streamed)
 
 
 def few_move(model: nn.Module, parameters: Mapping[str, nn.Parameter], directions: int) -> bool:
     """Whether a copy of the moving parameters for every direction is less than the model."""
     moving = sum(parameter.numel() for parameter in parameters.values())
     return moving * directions < sum(parameter.numel() for parameter in model.parameters())
+
+
+def slices_of_passes(model: nn.Module, shape: Shape) -> set[int]:
+    """How many moves, θ itself not counted, the passes that isolation is tried with evaluate.
+
+    Where weights are streamed, θ goes along: one-sided passes have K + 1 slices, two-sided 2K.
+    """
+    if streams(model):
+        return {shape.directions, 2 * shape.directions - 1}
+    return {shape.directions}
 
 
 def filled(shapes: Sequence[Shape], *, tokens: int, sequences: int, directions: int) -> list[Shape]:
@@ -87,7 +103,8 @@ def pays(
             seconds[which] += _seconds(losses, inputs, moves) / len(moves)
     if not tried:
         return False
-    agreement = np.corrcoef(np.concatenate(slopes[0]), np.concatenate(slopes[1]))[0, 1]
+    with np.errstate(invalid="ignore"):  # slopes that are all the same agree with nothing
+        agreement = np.corrcoef(np.concatenate(slopes[0]), np.concatenate(slopes[1]))[0, 1]
     return bool(agreement >= _WANTED_AGREEMENT and seconds[1] < seconds[0])
 
 

@@ -11,6 +11,9 @@ from hushtune.cli.arguments import parse_run
 from hushtune.config import Config
 from hushtune.privacy import PrivacyPlan
 
+#: In words, where weights are that do not fit.
+_HOMES = {"cpu": "host memory", "disk": "the checkpoint's files"}
+
 
 def run(arguments: Sequence[str]) -> int:
     """Show noise, ε, expected time and memory; the data's rows are counted and nothing else."""
@@ -39,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     sequences = session.loaded.readout.sequences
     tokens = max(shape.rows * shape.length * sequences for shape in session.shapes)
     directions_a_pass = max(shape.directions for shape in session.shapes)
+    offload = config.model.offload
     curve = _curve(plan) if isinstance(plan, PrivacyPlan) else []
     result: dict[str, Any] = {
         "noise_multiplier": getattr(plan, "noise_multiplier", None),
@@ -62,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         "kept_outputs": expected.kept_outputs,
         "parameters_left_out": probe.left_out,
         "shared_frozen_layers": probe.prefix.depth,
+        "weights_streamed_from": None if offload == "none" else offload,
         "slope_agreement": probe.slopes.agreement,
     }
     if as_json:
@@ -89,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
             else None,
             "together": f"up to {directions_a_pass} directions in a forward pass"
             if directions_a_pass > 1
+            else None,
+            "weights": f"streamed from {_HOMES[offload]}, each once a micro-batch for all moves"
+            if offload != "none"
             else None,
         },
     )

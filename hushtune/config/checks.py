@@ -97,6 +97,12 @@ def _check_quantise(config: Config) -> None:
         model.tune,
         f"lora with model.quantise {model.quantise}",
     )
+    _require(
+        model.quantise == "none" or model.offload == "none",
+        "model.offload",
+        model.offload,
+        f"none with model.quantise {model.quantise}",
+    )
 
 
 def _check_task(config: Config) -> None:
@@ -132,6 +138,8 @@ def _check_method(config: Config) -> None:
         for key in ("distribution", "estimator", "perturbation_scale"):
             value = getattr(method, key)
             _require(value == "auto", f"method.{key}", value, "auto with dp-sgd: it has none")
+        accepted = "none with dp-sgd, whose backward pass needs all weights"
+        _require(config.model.offload == "none", "model.offload", config.model.offload, accepted)
         accepted = "left out with dp-sgd, which has method.optimizer"
         _require(method.update == "normalised", "method.update", method.update, accepted)
     _require(

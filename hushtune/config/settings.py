@@ -45,6 +45,9 @@ class ModelConfig:
     """Number format of the weights; auto: float32, or what a quantised model was made from."""
     quantise: str = "none"
     """none | nf4 | int8 | int4: of the linear layers of the base, with tune lora."""
+    offload: Literal["none", "cpu", "disk"] = "none"
+    """Where weights wait that do not fit: in host memory (cpu) or the checkpoint's files (disk).
+    Every micro-batch fetches each of them once, for all directions; disk: lora or head only."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

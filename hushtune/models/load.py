@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hushtune.config import ConfigError, ModelConfig, TaskConfig
 from hushtune.models.encoder import EncoderClassifier, describe_labels, pooling_of
 from hushtune.models.isolation import refuse_coupling
+from hushtune.models.offload import WITHOUT_WEIGHTS, stored, stream
 from hushtune.models.quantised import (
     prepare_stored,
     quantise,
@@ -88,9 +89,14 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.padding_side = "right"
 
-    stored = stored_quantisation(model.name, config, model.quantise)
+    quantised_by = stored_quantisation(model.name, config, model.quantise)
+    if quantised_by is not None and model.offload != "none":
+        raise ConfigError(
+            f'model.offload: "{model.offload}" is not accepted for a quantised model; it must be '
+            "none."
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    options = _loading_options(model, stored, device)
+    options = _loading_options(model, quantised_by, device)
     if kind == "head":
         names = list(task.labels)
         _require_order_of_head(config, names)
@@ -108,16 +114,18 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
     refuse_coupling(network)
     _refuse_missing_embeddings(network, tokenizer)
     _refuse_longer_than_positions(network, max_length)
-    if stored is not None:
+    if quantised_by is not None:
         prepare_stored(network, None if model.dtype == "auto" else _DTYPES[model.dtype])
 
     new = _new_parameters(network, info)
+    if model.offload != "none":
+        stream(network, model.offload, new=new, keep_head=kind == "head")
     if new and kind in ("mask", "continuation", "encoder-decoder"):
         raise ConfigError(
             f"model.name: {model.name} holds no weights for {min(new)}, which reading words off "
             "the model needs; use task.readout: head, or a checkpoint with a language model head."
         )
-    base_hash = _base_hash(network, model.name, stored, new)
+    base_hash = _base_hash(network, model.name, quantised_by, new)
     if model.quantise != "none":
         quantise(network, model.quantise, dtype=_DTYPES[model.dtype], device=device, new=new)
     _draw(network, new, seed)
@@ -135,7 +143,7 @@ _AUTO_CLASSES: dict[str, str] = {
 
 
 def _loading_options(
-    model: ModelConfig, stored: str | None, device: torch.device
+    model: ModelConfig, quantised_by: str | None, device: torch.device
 ) -> dict[str, Any]:
     """How transformers is to load the weights, so that they are in memory once.
 
@@ -143,22 +151,25 @@ def _loading_options(
     one tensor after the other. What is to be quantised stays in the file until then.
     """
     options: dict[str, Any] = {"dtype": _DTYPES[model.dtype], "output_loading_info": True}
-    if model.quantise != "none" or (stored is not None and model.dtype == "auto"):
+    if model.quantise != "none" or (quantised_by is not None and model.dtype == "auto"):
         options["dtype"] = "auto"
-    if device.type != "cpu" and model.quantise == "none":
+    if model.offload == "disk":
+        options |= WITHOUT_WEIGHTS
+    elif model.offload == "none" and model.quantise == "none" and device.type != "cpu":
         options["device_map"] = {"": device}
     return options
 
 
-def _base_hash(network: nn.Module, name: str, stored: str | None, new: set[str]) -> str:
+def _base_hash(network: nn.Module, name: str, quantised_by: str | None, new: set[str]) -> str:
     """SHA-256 over the base model's tensors, whatever may quantise them after.
 
     Of a float checkpoint, as loaded: in `model.dtype`, or as stored where it will be quantised. Of
     one that is quantised on disk, as stored, since libraries hold these in forms of their own.
     """
-    if stored is not None:
+    if quantised_by is not None:
         return hash_tensors(stored_tensors(name))
-    return hash_tensors((key, t) for key, t in network.state_dict().items() if key not in new)
+    state = network.state_dict(keep_vars=True)  # what is streamed is known by its parameter
+    return hash_tensors((key, tensor) for key, tensor in state.items() if key not in new)
 
 
 def _require_order_of_head(config: Any, names: list[str]) -> None:
@@ -292,7 +303,7 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
-        plain = tensor.detach().cpu().contiguous()
+        plain = stored(tensor).detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         content: Any = plain.reshape(-1).view(torch.uint8).numpy()  # arrays are buffers
         digest.update(content)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from hushtune.config import ConfigError, same_data
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
+from hushtune.models.offload import whole_state
 
 if TYPE_CHECKING:
     from hushtune.session import Session
@@ -31,6 +32,9 @@ def save_model(session: Session, folder: Path) -> Path:
     model: Any = session.loaded.model
     # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
     options = {"save_embedding_layers": False} if session.tune == "lora" else {}
+    network = model.encoder if isinstance(model, EncoderClassifier) else model
+    if session.tune != "lora":
+        options |= whole_state(network)
     if isinstance(model, EncoderClassifier):
         encoder: Any = model.encoder
         encoder.save_pretrained(out, **options)

@@ -52,10 +52,13 @@ class Together(NamedTuple):
     Attributes:
         count: from inputs to the number of moves that are evaluated together.
         frozen: the tensors of the model that do not move.
+        streamed: whether passes are so dear that as few of them are made as can be. Then θ itself
+            goes along with the other moves, as do those that are fewer than `count`.
     """
 
     count: Callable[[Inputs], int]
     frozen: Sequence[Tensor]
+    streamed: bool = False
 
 
 class MovedLosses:
@@ -112,9 +115,9 @@ class MovedLosses:
 
     def frozen_outputs(self, inputs: Inputs) -> tuple[Outputs, int]:
         """What the last frozen layers return for a micro-batch, and its number of examples."""
-        with torch.inference_mode(), self._prefix.sharing() as outputs:
-            examples = len(self._task.losses(inputs))
-        return outputs, examples
+        with torch.inference_mode():
+            outputs = self._prefix.outputs(lambda: self._task.losses(inputs))
+        return outputs, _examples(inputs)
 
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) float64 losses."""
@@ -142,22 +145,30 @@ class MovedLosses:
         Args:
             outputs: what the last frozen layers return for this micro-batch, where it is known.
         """
-        together = self._together.count(inputs) if self._together else 1
-        moved = [place for place, move in enumerate(moves) if move.scale != 0]
-        grouped = moved[: len(moved) // together * together] if together > 1 else []
+        groups = self._groups(inputs, moves)
+        alone = set(range(len(moves))).difference(*groups)
         columns: dict[int, Tensor] = {}
         with torch.inference_mode():
             with self._prefix.sharing(outputs) as shared:
-                for place in sorted(set(range(len(moves))) - set(grouped)):
+                for place in sorted(alone):
                     columns[place] = self._moved(inputs, moves[place], charge)
-            if grouped and not all(shared):
+            if groups and not all(shared):
                 shared, _ = self.frozen_outputs(inputs)
-            for start in range(0, len(grouped), together):
-                places = grouped[start : start + together]
+            for places in groups:
                 values = self._sliced(inputs, [moves[place] for place in places], charge, shared)
                 columns |= zip(places, values, strict=True)
         values = torch.stack([columns[place] for place in range(len(moves))], dim=1)
         return values.double().cpu().numpy()
+
+    def _groups(self, inputs: Inputs, moves: Sequence[Move]) -> list[list[int]]:
+        """Places of the moves that a pass evaluates together; those in none have one each."""
+        if self._together is None:
+            return []
+        together, streamed = self._together.count(inputs), self._together.streamed
+        some = [place for place, move in enumerate(moves) if streamed or move.scale != 0]
+        groups = [some[start : start + together] for start in range(0, len(some), together)]
+        least = 2 if streamed else max(2, together)
+        return [places for places in groups if len(places) >= least]
 
     def _moved(self, inputs: Inputs, move: Move, charge: int) -> Tensor:
         if move.scale == 0:
@@ -178,9 +189,12 @@ class MovedLosses:
     ) -> Tensor:
         """(moves, rows of the micro-batch) losses from one forward pass."""
         assert self._together is not None
-        times, examples = len(moves), min(map(len, inputs.values()))
+        times, examples = len(moves), _examples(inputs)
         inputs = {name: torch.cat([tensor] * times) for name, tensor in inputs.items()}
-        replace = [self._perturbed(move, charge) for move in moves]
+        replace = [
+            self._perturbed(move, charge) if move.scale else lambda _, parameter: parameter.detach()
+            for move in moves
+        ]
         mode = SlicedSubstitution(
             self._parameters, self._together.frozen, replace, times * examples
         )
@@ -198,3 +212,8 @@ class MovedLosses:
             )
 
         return perturbed
+
+
+def _examples(inputs: Inputs) -> int:
+    """In a micro-batch; each has one label and one or more sequences."""
+    return min(map(len, inputs.values()))

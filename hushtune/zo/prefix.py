@@ -59,6 +59,29 @@ class FrozenPrefix:
             for layer in wrapped:
                 vars(layer).pop("forward", None)  # uncovers the class's own method
 
+    def outputs(self, forward: Callable[[], Any]) -> Outputs:
+        """What the last frozen layers return in `forward()`, which goes no further than that."""
+        with self.sharing() as shared:
+            last = [layers[-1] for layers in self._stacks]
+
+            def stop(*_: Any) -> None:
+                if all(shared):
+                    raise _Complete
+
+            hooks = [layer.register_forward_hook(stop) for layer in last]
+            try:
+                forward()
+            except _Complete:
+                pass
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        return shared
+
+
+class _Complete(Exception):
+    """All that was wanted of a forward pass is there."""
+
 
 def _share_last_output(layers: list[nn.Module], kept: list[Any]) -> None:
     def wrap(layer: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:

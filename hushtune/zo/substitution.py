@@ -93,8 +93,8 @@ def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], T
     """Names of those `parameters` that the result of `forward()` is computed from.
 
     Reading is not enough: a BERT encoder runs its pooler even where nobody uses what it returns.
-    So the parameters are followed through autograd's record of the computation. No gradient is
-    computed, but activations are kept meanwhile: `forward` should be one short example.
+    So the parameters are followed through autograd's record of the computation. Nothing is
+    differentiated, so the record keeps neither activations nor weights.
     """
     # Aliases, since quantised or shared storage must not be marked itself.
     leaves = {
@@ -103,7 +103,13 @@ def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], T
         if parameter.is_floating_point()
     }
     name_of = {id(leaf): name for name, leaf in leaves.items()}
-    with torch.enable_grad(), Substitution(parameters, lambda name, old: leaves.get(name, old)):
+    nothing = torch.empty(0)
+    keeping_nothing = torch.autograd.graph.saved_tensors_hooks(lambda _: nothing, lambda _: nothing)
+    with (
+        torch.enable_grad(),
+        keeping_nothing,
+        Substitution(parameters, lambda name, old: leaves.get(name, old)),
+    ):
         result = forward()
     reached: set[str] = set()
     waiting: list[Any] = [result.grad_fn]
