@@ -80,7 +80,7 @@ def needs(name: str, dtype: str, *, all_move: bool, max_length: int) -> Needs:
 
     with torch.device("meta"):
         network = transformers.AutoModel.from_config(config)
-    size = 2 if dtype == "bfloat16" else 4
+    size = 4 if dtype in ("auto", "float32") else 2
     rows = {id(module.weight) for module in network.modules() if _is_embedding(module)}
     sizes = [size * p.numel() for p in network.parameters()]
     dense = [size * p.numel() for p in network.parameters() if id(p) not in rows]

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from hushtune.bench.models import SIZES, Size
+from hushtune.memory import costs
 from hushtune.zo.estimators import Estimator, moves
 
 Method = Literal["hushtune", "in-place", "dp-sgd", "inference"]
@@ -95,17 +98,31 @@ class Case:
         return dataclasses.asdict(self)
 
 
+def as_train_chooses(device: str, moving: str) -> int:
+    """Tokens of a forward pass that `hushtune train` takes where there is memory enough."""
+    return costs(torch.device(device), all_move=moving == "full").most_tokens
+
+
 def table(
-    sizes: Sequence[str], directions: Sequence[int], *, device: str, **common: Any
+    sizes: Sequence[str],
+    directions: Sequence[int],
+    *,
+    device: str,
+    micro_batch_tokens: int | None = None,
+    **common: Any,
 ) -> list[Case]:
     """All cases of these sizes and numbers of directions.
 
     On a CPU, the textbook loop and DP-SGD stand beside hushtune's step.
+
+    Args:
+        micro_batch_tokens: None takes what `hushtune train` would.
     """
     cases: list[Case] = []
     for size in sizes:
         for moving in ("full", "lora"):
-            base = Case(size, moving=moving, device=device, **common)
+            tokens = micro_batch_tokens or as_train_chooses(device, moving)
+            base = Case(size, moving=moving, device=device, micro_batch_tokens=tokens, **common)
             if base.dtype == "nf4" and moving == "full":
                 continue
             cases += [
@@ -118,33 +135,36 @@ def table(
     return cases
 
 
-def quick(*, device: str, **common: Any) -> list[Case]:
+def quick(*, device: str, micro_batch_tokens: int | None = None, **common: Any) -> list[Case]:
     """A few cases that take about two minutes in all."""
+    rest = {"micro_batch_tokens": micro_batch_tokens or 1024, "device": device, **common}
     return [
-        Case("5M", device=device, **common),
-        Case("5M", directions=8, estimator="one-sided", device=device, **common),
-        Case("5M", method="in-place", device=device, **common),
-        Case("22M", device=device, **common),
-        Case("22M", moving="lora", device=device, **common),
+        Case("5M", **rest),
+        Case("5M", directions=8, estimator="one-sided", **rest),
+        Case("5M", method="in-place", **rest),
+        Case("22M", **rest),
+        Case("22M", moving="lora", **rest),
     ]
 
 
-def large(directions: Sequence[int], **common: Any) -> list[Case]:
+def large(
+    directions: Sequence[int], *, micro_batch_tokens: int | None = None, **common: Any
+) -> list[Case]:
     """The table for a GPU: full parameters in bfloat16, and 175B in NF4 with adapters."""
-    cases = [
-        Case(size, directions=1, dtype="bfloat16", device="cuda", **common)
-        for size in ("1.3B", "6.7B", "13B", "66B")
-    ]
-    cases += [
-        Case("175B", moving="lora", directions=count, dtype="nf4", device="cuda", **common)
-        for count in directions
-    ]
-    return cases
+
+    def case(size: str, moving: str, **chosen: Any) -> Case:
+        tokens = micro_batch_tokens or as_train_chooses("cuda", moving)
+        return Case(
+            size, moving=moving, device="cuda", micro_batch_tokens=tokens, **chosen, **common
+        )
+
+    cases = [case(size, "full", dtype="bfloat16") for size in ("1.3B", "6.7B", "13B", "66B")]
+    return cases + [case("175B", "lora", dtype="nf4", directions=count) for count in directions]
 
 
 def sweep(size: str, device: str) -> dict[str, list[Case]]:
     """For each thing that cost may depend on, cases that differ in it alone."""
-    base = Case(size, device=device, micro_batch_tokens=1024)
+    base = Case(size, device=device, micro_batch_tokens=as_train_chooses(device, "full"))
 
     def varied(name: str, values: Sequence[Any], **rest: Any) -> list[Case]:
         return [dataclasses.replace(base, **{name: value}, **rest) for value in values]

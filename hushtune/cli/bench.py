@@ -22,8 +22,8 @@ class Bench:
     """Of a step, all texts together."""
     length: int = 128
     """Of a text, in tokens."""
-    micro_batch_tokens: int = 1024
-    """Of a forward pass."""
+    micro_batch_tokens: int | None = None
+    """Of a forward pass; none: as train chooses where there is memory enough (--quick: 1024)."""
     directions: tuple[int, ...] = (1, 8, 64)
     """K."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -99,7 +99,8 @@ def _require(options: Bench) -> None:
     for size in options.sizes:
         require(size in SIZES, "sizes", size, f"among {', '.join(SIZES)}")
     for name in ("tokens", "length", "micro_batch_tokens", "repetitions"):
-        require(getattr(options, name) >= 1, name, getattr(options, name), "at least 1")
+        value = getattr(options, name)
+        require(value is None or value >= 1, name, value, "at least 1")
     require(options.length >= 3, "length", options.length, "at least 3")
     require(all(k >= 1 for k in options.directions), "directions", options.directions, "positive")
     for size in options.sizes or ("125M",):

@@ -41,7 +41,7 @@ class ModelConfig:
     """A folder written by save_pretrained, or a name on the hub."""
     tune: str = "auto"
     """full | lora | head | bias | last-N; auto: head for encoders and new heads, else lora."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto: float32, or what a quantised model was made from."""
     quantise: str = "none"
     """none | nf4 | int8 | int4: of the linear layers of the base, with tune lora."""

@@ -38,7 +38,12 @@ ReadOutKind = Literal["mask", "continuation", "encoder-decoder", "head", "descri
 #: Libraries that note at import which of their optional parts are not there.
 _TALKATIVE = ("torchao", "bitsandbytes", "torch.utils._pytree")
 
-_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {
+    "auto": torch.float32,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass

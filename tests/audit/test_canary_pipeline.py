@@ -78,7 +78,7 @@ def everybody(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fault", "settings"),
     [
-        (no_noise, {"steps": 120}),
+        (no_noise, {"steps": 120, "canaries": 400}),
         # The slopes of a wrong label are many times this clip.
         (no_clip, {"steps": 120, "clip_norm": 0.02}),
         (everybody, {"steps": 100, "batch": 10.0}),

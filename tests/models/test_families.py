@@ -37,6 +37,7 @@ class Case:
 
 HEAD = ("--task.readout", "head")
 BFLOAT16 = ("--model.dtype", "bfloat16")
+FLOAT16 = ("--model.dtype", "float16")
 ZO = ("--method.name", "dp-zo", "--method.directions", "1")
 DPZERO = ("--method.name", "dpzero", "--method.directions", "1")
 MEZO = ("--method.name", "mezo", "--privacy.mechanism", "none")
@@ -53,7 +54,8 @@ CASES = [
     Case("roberta", "head", ZO),
     Case("opt", "full", ZO + PURE),
     Case("opt", "bias", words=tiny_models.SEVERAL),
-    Case("opt", "lora", HEAD),
+    Case("opt", "lora", HEAD + FLOAT16),
+    Case("opt", "full", FLOAT16),
     Case("gpt2", "lora", BFLOAT16),
     Case("gpt2", "full", ("--method.distribution", "sphere"), words=tiny_models.SEVERAL),
     Case("gpt2", "head", HEAD + MEZO),
@@ -157,7 +159,8 @@ def _loaded_elsewhere(case: Case, session: Session, folder: str, saved: Path) ->
     }[session.loaded.kind]
     if case.tune != "lora":
         return auto.from_pretrained(saved).eval()
-    dtype = torch.bfloat16 if "bfloat16" in case.settings else torch.float32
+    named = [value for value in case.settings if value in ("bfloat16", "float16")]
+    dtype = getattr(torch, named[0]) if named else torch.float32
     plain = auto.from_pretrained(folder, dtype=dtype)
     if getattr(plain.config, "pad_token_id", None) is None:
         plain.config.pad_token_id = session.loaded.tokenizer.pad_token_id

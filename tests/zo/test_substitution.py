@@ -59,7 +59,7 @@ def _scores(loaded: LoadedModel) -> Tensor:
     return readout.scores(readout.collate([readout.encode("good"), readout.encode("bad")], 32))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(("family", "tune", "task"), CASES)
 def test_scores_are_those_of_really_moved_weights(family, tune, task, dtype, tiny):
     loaded, parameters = _load(tiny(family), tune, dtype, **task)
