@@ -120,7 +120,8 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         ("output: 5", "output: 5 is not accepted; it must be text."),
         (
             "model: {dtype: float8}",
-            "model.dtype: \"float8\" is not accepted; it must be 'auto', 'float32', 'bfloat16' or 'float16'.",
+            'model.dtype: "float8" is not accepted; '
+            "it must be 'auto', 'float32', 'bfloat16' or 'float16'.",
         ),
         (
             "model: roberta-large",
