@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hushtune.memory import forget_peak, peak_gpu_memory, peak_memory
+from hushtune.memory import forget_peak, peak_gpu_memory, peak_memory, room
 from hushtune.probe import LABEL_VECTORS
 from hushtune.session import Session
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
-from hushtune.zo.kept import room
 from hushtune.zo.losses import PROBE_CHARGE, MicroBatch, MovedLosses
 
 #: Seconds a step takes beside its forward passes: noise, ledger, bookkeeping.

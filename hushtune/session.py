@@ -20,7 +20,7 @@ from torch import nn
 
 from hushtune import methods
 from hushtune.config import Config, ConfigError, check_units, default_delta, from_values
-from hushtune.memory import bytes_a_token, costs, fitting_tokens, room_for_activations
+from hushtune.memory import room
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
 from hushtune.models.moving import add_lora, moving_parameters
@@ -37,12 +37,12 @@ from hushtune.probe import (
     make_losses,
     run_probe,
 )
+from hushtune.sizing import bytes_a_token, costs, fitting_tokens
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
 from hushtune.zo.directions import Directions
 from hushtune.zo.head_losses import HeadLosses
-from hushtune.zo.kept import room
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.update import Update
@@ -325,7 +325,7 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool, s
     network: Any = getattr(loaded.model, "encoder", loaded.model)
     a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
     wanted = costs(parameter.device, all_move=all_move).most_tokens
-    return fitting_tokens(a_token * slices, wanted, room_for_activations(parameter.device))
+    return fitting_tokens(a_token * slices, wanted, room(parameter.device))
 
 
 def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import write_reviews
 
-from hushtune.memory import costs, fitting_tokens, forget_peak, needs, peak_memory
+from hushtune.memory import available, forget_peak, peak_memory, room
+from hushtune.sizing import costs, fitting_tokens, needs
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,13 @@ def test_needs_are_those_of_the_configuration(tiny):
     assert narrow.weights == 2 * weights
     assert (wide.scratch, narrow.scratch) == (4 * 32 * 48, 0)
     assert wide.peak(100) - wide.peak(0) == 100 * wide.a_token > 0
+
+
+def test_room_is_a_part_of_what_is_free():
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total = int(memory["MemTotal"].split()[0]) * 1024
+    assert 0 < room() <= total / 4
+    assert available() <= total
 
 
 @pytest.mark.slow

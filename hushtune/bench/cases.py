@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from hushtune.bench.models import SIZES, Size
-from hushtune.memory import costs
+from hushtune.sizing import costs
 from hushtune.zo.estimators import Estimator, moves
 
 Method = Literal["hushtune", "in-place", "dp-sgd", "inference"]

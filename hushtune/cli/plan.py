@@ -105,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _needed(config: Config) -> int | None:
     """Bytes by the configuration of the model; None where that cannot be read, or is unusual."""
-    from hushtune.memory import needs
+    from hushtune.sizing import needs
 
     model = config.model
     try:

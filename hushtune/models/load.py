@@ -87,9 +87,9 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
             f"model.name: {model.name} is not accepted, there is no such folder; it must be a "
             "folder written by save_pretrained, or a name on the hub."
         )
-    config = _hub_call(model.name, "AutoConfig")
+    config = hub_call(model.name, "AutoConfig")
     kind = _readout_kind(model.name, config, task.readout)
-    tokenizer = _hub_call(model.name, "AutoTokenizer")
+    tokenizer = hub_call(model.name, "AutoTokenizer")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.padding_side = "right"
@@ -111,7 +111,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
             "label2id": {name: index for index, name in enumerate(names)},
             "ignore_mismatched_sizes": True,
         }
-    network, info = _hub_call(model.name, _AUTO_CLASSES[kind], **options)
+    network, info = hub_call(model.name, _AUTO_CLASSES[kind], **options)
     network.eval()
     if getattr(network.config, "pad_token_id", None) is None:
         # Heads of causal models read the last token that is not padding.
@@ -187,7 +187,7 @@ def _require_order_of_head(config: Any, names: list[str]) -> None:
         )
 
 
-def _hub_call(name: str, auto_class: str, **options: Any) -> Any:
+def hub_call(name: str, auto_class: str, **options: Any) -> Any:
     """`transformers.<auto_class>.from_pretrained(name)`, quiet, with errors in one line."""
     # Tokenizer warnings would print the lengths of private texts.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

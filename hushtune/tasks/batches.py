@@ -52,7 +52,7 @@ def bucket_shapes(
         tokens: tokens that a micro-batch may have, if it is of more than one row.
         sequences: sequences per example (several labels may be scored one by one).
         expected_rows: expected number of examples a step.
-        overhead: what a micro-batch costs beside its tokens, in tokens; see `hushtune.memory`.
+        overhead: what a micro-batch costs beside its tokens, in tokens; see `hushtune.sizing`.
     """
     lengths = _lengths(max_length, 4 if expected_rows >= 64 else 2)
     shortest = lengths[0] / 2

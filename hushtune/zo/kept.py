@@ -8,17 +8,12 @@ written to disk: these are private values, as the examples themselves are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-
-#: Share of the memory that is free when a run starts.
-_SHARE = 0.25
 
 
 class NotByExample(ValueError):
@@ -118,29 +113,6 @@ def repeated(outputs: Any, times: int, examples: int) -> Any:
         return wholes[0] if _is_common(wholes[0], examples) else torch.cat([*wholes] * times)
 
     return _merged([outputs], repeat)
-
-
-def room() -> int:
-    """Bytes that kept outputs may take on this machine: a quarter of what is available."""
-    return int(_SHARE * min(_available_to_machine(), _available_to_group()))
-
-
-def _available_to_machine() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    except OSError:  # no Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _available_to_group() -> float:
-    """What a container may still take."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most, now = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
-        return max(0, int(most) - int(now))
-    except (OSError, ValueError):  # no such group, or no limit: "max"
-        return float("inf")
 
 
 def _is_common(whole: Tensor, examples: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText, read_labelled_text
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
-from hushtune.zo.kept import KeptOutputs, NotByExample, room
+from hushtune.zo.kept import KeptOutputs, NotByExample
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.probe import keeps_exactly
@@ -226,9 +225,3 @@ def test_a_run_keeps_outputs_where_rows_come_up_repeatedly(steps, keeps, encoder
     losses = session.losses(session.task(data))
     assert isinstance(losses, MovedLosses)
     assert set(losses.kept.holds(np.arange(60))) == {keeps}
-
-
-def test_room_is_a_part_of_what_is_free():
-    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total = int(memory["MemTotal"].split()[0]) * 1024
-    assert 0 < room() <= total / 4
