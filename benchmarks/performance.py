@@ -3,8 +3,8 @@
     hushtune bench --sweep --out bench.json
     python benchmarks/performance.py bench.json [quick.json …] --out docs/
 
-Everything between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced; several files of
-results are put one after the other.
+Everything between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. Several files of results
+are put together; of a case that is in more than one, the last is taken.
 """
 
 import argparse
@@ -30,7 +30,7 @@ AXES = {
 
 def parts(results):
     """The text of every part that is measured, by name."""
-    rows = [row for result in results for row in result["rows"]]
+    rows = list({row["case"]: row for result in results for row in result["rows"]}.values())
     sweep = {what: some for result in results for what, some in result.get("sweep", {}).items()}
     found = {
         "machine": machine(results),
