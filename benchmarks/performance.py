@@ -3,8 +3,8 @@
     hushtune bench --sweep --out bench.json
     python benchmarks/performance.py bench.json [quick.json …] --out docs/
 
-Everything between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. Several files of results
-are put together; of a case that is in more than one, the last is taken.
+Everything between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. Several files of
+results are put together; of a case that is in more than one, the last is taken.
 """
 
 import argparse
