@@ -77,11 +77,19 @@ class ClassificationTask:
         """(rows, width) features of rows of the data; every text is encoded once."""
         store = {} if self._features is None else self._features
         missing = np.array([row for row in rows if self._examples[row] not in store], dtype=int)
-        for places, inputs in self.micro_batches(missing):
-            features = self.features(inputs)
-            for place, row in enumerate(missing[places]):
-                store[self._examples[row]] = features[place].clone()
+        if len(missing):
+            self._encode(missing, store)
         return torch.stack([store[self._examples[row]] for row in rows])
+
+    def _encode(self, rows: np.ndarray, store: FeatureStore) -> None:
+        classifier: Any = self.model
+        vectors = classifier.label_vectors
+        # One piece of memory: many small ones between what passes allocate and free would keep it
+        # from being used again.
+        found = torch.empty((len(rows), vectors.shape[1]), device=vectors.device)
+        for places, inputs in self.micro_batches(rows):
+            found[torch.from_numpy(places)] = self.features(inputs)[: len(places)]
+        store.update(zip((self._examples[row] for row in rows), found, strict=True))
 
     def labels_of(self, rows: np.ndarray) -> Tensor:
         """(rows,) positions of the labels of rows of the data."""
