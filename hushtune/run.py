@@ -6,16 +6,17 @@ the ledger and the base model alone.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 from hushtune import config as configuration
+from hushtune import evaluation
 from hushtune import session as sessions
 from hushtune.config import Config
+from hushtune.evaluation import Evaluations, Metrics, read_data
+from hushtune.files import write_config, write_json
 from hushtune.guarantee import describe_guarantee
 from hushtune.memory import peak_gpu_memory, peak_memory
 from hushtune.models.load import hash_tensors
@@ -27,25 +28,17 @@ from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.steps import PrivateSteps, Steps
 from hushtune.session import Session
 from hushtune.tasks.classification import FeatureStore
-from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.tasks.data import LabelledText
 from hushtune.trainer import train as train_steps
 
 LEDGER = "ledger.jsonl"
 
 
-class Progress(Protocol):
+class Progress(evaluation.Progress, Protocol):
     """What a person sees while a run goes on: public values only."""
 
     def started(self, session: Session, charges: int) -> None:
         """The session is ready and `charges` steps have been charged before."""
-        ...
-
-    def stepped(self, charges: int) -> None:
-        """So many steps have been charged."""
-        ...
-
-    def evaluated(self, name: str, accuracy: float) -> None:
-        """An accuracy on public evaluation data."""
         ...
 
 
@@ -67,12 +60,7 @@ def train(
     """
     start = time.monotonic()
     configuration.check(config)
-    names = tuple(config.task.labels)
-    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
-    evaluation = None
-    if config.data.eval is not None:
-        evaluation = read_labelled_text(config.data.eval, config.data, names, with_units=False)
-
+    data, public = read_data(config)
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     session = open_session(config, folder / LEDGER, units=data.units)
@@ -80,21 +68,12 @@ def train(
         session.features = features
     metrics = Metrics(folder / "metrics.jsonl")
 
-    def evaluate(name: str, step: int) -> float | None:
-        if evaluation is None:
-            return None
-        accuracy = session.task(evaluation).accuracy()
-        metrics.note(step, accuracy)
-        progress.evaluated(name, accuracy)
-        return accuracy
-
-    def after_step(charges: int) -> None:
-        progress.stepped(charges)
-        if config.eval_every and charges % config.eval_every == 0 and charges < session.plan.steps:
-            evaluate(f"after step {charges}", charges)
-
+    steps = session.plan.steps
+    evaluations = Evaluations(
+        session.task, public, metrics, progress, every=config.eval_every, steps=steps
+    )
     with Ledger(folder / LEDGER, session.header) as ledger:
-        if ledger.charges == session.plan.steps and (folder / "summary.json").exists():
+        if ledger.charges == steps and (folder / "summary.json").exists():
             return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         registered = None
         if config.privacy.registry is not None:
@@ -106,9 +85,10 @@ def train(
             )
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
-        zero_shot = evaluate("zero-shot", 0)
-        train_steps(session, data, open_steps(ledger, data, registered), after_step=after_step)
-        final = evaluate("private" if session.header["private"] else "trained", session.plan.steps)
+        zero_shot = evaluations.at(0, "zero-shot")
+        to_take = open_steps(ledger, data, registered)
+        train_steps(session, data, to_take, after_step=evaluations.after_step)
+        final = evaluations.at(steps, "private" if session.header["private"] else "trained")
         save_model(session, folder)
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
         write_json(folder / "privacy.json", guarantee)
@@ -119,7 +99,7 @@ def train(
             trained: final,
             "epsilon": guarantee["epsilon"],
             "delta": guarantee["delta"],
-            "steps": session.plan.steps,
+            "steps": steps,
             "ledger_head": guarantee["ledger_head"],
             "seconds": round(time.monotonic() - start),
             "peak_rss_mib": peak_memory(),
@@ -128,31 +108,6 @@ def train(
         }
         write_json(folder / "summary.json", summary)
     return summary
-
-
-class Metrics:
-    """Accuracies on public evaluation data by step; those of an interrupted run are kept."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._accuracy: dict[int, float] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self._accuracy[entry["step"]] = entry["accuracy"]
-
-    def note(self, step: int, accuracy: float) -> None:
-        """Add one and write all."""
-        self._accuracy[step] = accuracy
-        self.write()
-
-    def write(self) -> None:
-        """Write all, by ascending step."""
-        lines = [
-            json.dumps({"step": step, "accuracy": self._accuracy[step]}) + "\n"
-            for step in sorted(self._accuracy)
-        ]
-        write_whole(self._path, "".join(lines))
 
 
 def open_session(config: Config, ledger: Path, *, units: int) -> Session:
@@ -196,27 +151,3 @@ def replay(ledger: Path, *, model: str | None, out: Path) -> Session:
         update.apply(charge, released)
     save_model(session, out)
     return session
-
-
-def write_config(path: Path, config: Config) -> None:
-    """The configuration as YAML, complete."""
-    from ruamel.yaml import YAML
-
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # the order of the labels has a meaning
-    text = io.StringIO()
-    yaml.dump(json.loads(json.dumps(config.to_json())), text)
-    write_whole(path, text.getvalue())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON with a final newline."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it, after a crash too, finds the old or the new one."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hushtune import config as configuration
 from hushtune.cli.arguments import parse_run
 from hushtune.config import Config, ConfigError
-from hushtune.run import write_config
+from hushtune.files import write_config
 
 #: Every setting there is. A new one needs a reason; the test makes somebody give it.
 SETTINGS = """

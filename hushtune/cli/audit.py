@@ -39,8 +39,8 @@ def run(arguments: Sequence[str]) -> int:
         command, arguments, prog="hushtune audit"
     )
     from hushtune.audit.both import audit
+    from hushtune.files import write_json
     from hushtune.report.words import console
-    from hushtune.run import write_json
 
     folder = Path(source)
     session = _finished(folder) if folder.is_dir() else _planned(source)

@@ -51,8 +51,8 @@ def run(arguments: Sequence[str]) -> int:
     _require(options)
     from hushtune.bench import cases, machine
     from hushtune.bench.tables import kernel_table, step_table
+    from hushtune.files import write_json
     from hushtune.report.words import console
-    from hushtune.run import write_json
 
     result: dict[str, Any] = {
         "command": shlex.join(["hushtune", "bench", *arguments]),

@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from hushtune import config as configuration
+from hushtune import evaluation
 from hushtune.comparison import dp_sgd
 from hushtune.comparison.ghost import GhostGradients
 from hushtune.comparison.gradients import GradientSums, HeadGradients
 from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
+from hushtune.evaluation import Evaluations, Metrics, read_data
+from hushtune.files import write_config, write_json
 from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
@@ -25,11 +28,10 @@ from hushtune.privacy import accounting
 from hushtune.privacy.registry import enter_spending
 from hushtune.probe import LABEL_VECTORS
 from hushtune.report.words import guarantee_line
-from hushtune.run import Metrics, write_config, write_json
 from hushtune.session import load_moving
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.classification import ClassificationTask, FeatureStore
-from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import example_length
 
 _EXCLUSIONS = [
@@ -80,19 +82,11 @@ class Comparison:
         return found
 
 
-class Progress(Protocol):
+class Progress(evaluation.Progress, Protocol):
     """What a person sees while a run goes on: public values only."""
 
     def began(self, rows: Mapping[str, object], steps: int) -> None:
         """A run of so many steps, described by `rows`, is ready."""
-        ...
-
-    def stepped(self, steps: int, /) -> None:
-        """So many steps are done."""
-        ...
-
-    def evaluated(self, name: str, accuracy: float) -> None:
-        """An accuracy on public evaluation data."""
         ...
 
 
@@ -106,11 +100,7 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
     """
     start = time.monotonic()
     configuration.check(config)
-    names = tuple(config.task.labels)
-    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
-    evaluation = None
-    if config.data.eval is not None:
-        evaluation = read_labelled_text(config.data.eval, config.data, names, with_units=False)
+    data, public = read_data(config)
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     _refuse_another_run(folder)
@@ -118,19 +108,9 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
     plan = comparison.plan
     metrics = Metrics(folder / "metrics.jsonl")
 
-    def evaluate(name: str, step: int) -> float | None:
-        if evaluation is None:
-            return None
-        accuracy = comparison.task(evaluation).accuracy()
-        metrics.note(step, accuracy)
-        progress.evaluated(name, accuracy)
-        return accuracy
-
-    def after_step(steps: int) -> None:
-        progress.stepped(steps)
-        if config.eval_every and steps % config.eval_every == 0 and steps < plan.steps:
-            evaluate(f"after step {steps}", steps)
-
+    evaluations = Evaluations(
+        comparison.task, public, metrics, progress, every=config.eval_every, steps=plan.steps
+    )
     claim = describe_claim(plan)
     with ExitStack() as closing:
         gradients = comparison.gradients(data, closing)
@@ -145,10 +125,10 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
                 **{name: claim[name] for name in ("epsilon", "delta", "unit", "adjacency")},
             )
         progress.began(describe(comparison), plan.steps)
-        zero_shot = evaluate("zero-shot", 0)
+        zero_shot = evaluations.at(0, "zero-shot")
         moving = list(comparison.parameters.values())
-        dp_sgd.train(moving, gradients, plan, units=data.units, after_step=after_step)
-    final = evaluate("private", plan.steps)
+        dp_sgd.train(moving, gradients, plan, units=data.units, after_step=evaluations.after_step)
+    final = evaluations.at(plan.steps, "private")
     subject: Any = comparison
     save_model(subject, folder)
     write_json(folder / "privacy.json", claim)

@@ -23,6 +23,7 @@ from hushtune.config import (
     TaskConfig,
 )
 from hushtune.demo import messages
+from hushtune.files import write_json
 from hushtune.memory import peak_memory
 from hushtune.report.terminal import TerminalProgress
 from hushtune.report.words import console, guarantee_line, show
@@ -83,7 +84,7 @@ def demonstrate(output: str, *, epsilon: float, quiet: bool) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start),
         "peak_rss_mib": peak_memory(),
     }
-    runs.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     if not quiet:
         _conclude(summary, guarantee, folder)
     return summary

@@ -17,6 +17,7 @@ from hushtune import run as runs
 from hushtune.audit import both
 from hushtune.cli import main
 from hushtune.config import Config
+from hushtune.files import write_config
 from hushtune.privacy.audit import Finding, audit_mechanism
 
 FLAGS = ("--canaries", "40", "--confidence", "0.999")
@@ -159,7 +160,7 @@ def test_a_planned_run_is_audited_from_its_file(shell, encoder, tmp_path: Path, 
     stand_in(monkeypatch)
     data = Path(write_reviews(tmp_path / "train.jsonl", 60))
     config = make_config(encoder, str(data), tmp_path / "run", steps=5, directions=4, batch=12.0)
-    runs.write_config(tmp_path / "run.yaml", config)
+    write_config(tmp_path / "run.yaml", config)
     out = tmp_path / "result.json"
     shell(str(tmp_path / "run.yaml"), *FLAGS, "--steps", "3", "--out", str(out))
     result = json.loads(out.read_text())
@@ -175,7 +176,7 @@ def test_the_private_text_of_a_planned_run_is_counted_only(shell, encoder, tmp_p
     config = make_config(
         encoder, str(tmp_path / "train.jsonl"), tmp_path / "run", steps=5, batch=12.0
     )
-    runs.write_config(tmp_path / "run.yaml", config)
+    write_config(tmp_path / "run.yaml", config)
     shell(str(tmp_path / "run.yaml"), *FLAGS, "--json")
 
 
