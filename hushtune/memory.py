@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import re
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 #: Share of the free memory that what is kept for speed, or a micro-batch, may take.
 _SHARE = 0.25
+
+#: What Linux says of this process.
+_STATUS = Path("/proc/self/status")
 
 
 def room(device: torch.device | None = None) -> int:
@@ -19,26 +23,35 @@ def room(device: torch.device | None = None) -> int:
     Args:
         device: whose memory; None: the machine's own.
     """
+    return int(_SHARE * available(device))
+
+
+def available(device: torch.device | None = None) -> int:
+    """Bytes that are free: of the machine, or of the container if that is less; or of a GPU."""
     if device is not None and device.type == "cuda":
-        return int(_SHARE * torch.cuda.mem_get_info(device)[0])
-    return int(_SHARE * available())
-
-
-def available() -> int:
-    """Bytes that the machine, or the container if that is less, still offers."""
+        return torch.cuda.mem_get_info(device)[0]
     return int(min(_available_to_machine(), _available_to_group()))
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now, as Linux counts them; elsewhere the most yet."""
+    return _field(_STATUS, "VmRSS") or _most_ever()
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has held, since `forget_peak` or its start."""
+    # getrusage counts what the parent held when it started this process, Linux's status does not.
+    return _field(_STATUS, "VmHWM") or _most_ever()
 
 
 def peak_memory() -> int:
     """The process's peak resident memory in MiB, rounded up to a multiple of 16."""
-    return -(-_peak_kibibytes() // (16 * 1024)) * 16
+    return _rounded(peak())
 
 
 def peak_gpu_memory() -> int | None:
     """The most that tensors have taken on the GPU in MiB, rounded up likewise; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    return -(-torch.cuda.max_memory_allocated() // (16 << 20)) * 16
+    return _rounded(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
 
 
 def forget_peak() -> bool:
@@ -50,22 +63,15 @@ def forget_peak() -> bool:
     return True
 
 
-def _peak_kibibytes() -> int:
-    # getrusage counts what the parent held when it started this process, Linux's status does not.
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        status = ""
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def give_back() -> None:
+    """Return freed memory to the system, which glibc would keep for this process."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _available_to_machine() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    except OSError:  # no Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    free = _field(Path("/proc/meminfo"), "MemAvailable")
+    return free or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _available_to_group() -> float:
@@ -76,3 +82,20 @@ def _available_to_group() -> float:
         return max(0, int(most) - int(now))
     except (OSError, ValueError):  # no such group, or no limit: "max"
         return float("inf")
+
+
+def _field(path: Path, name: str) -> int | None:
+    """Bytes by name from a file of Linux's; None elsewhere."""
+    with suppress(OSError):
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def _most_ever() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _rounded(size: int) -> int:
+    return -(-size // (16 << 20)) * 16

@@ -193,11 +193,10 @@ def begin(config: Config, *, units: int) -> Session:
     budget = methods.budget(
         config.method, config.privacy, head_only=head_only, population=population
     )
-    all_move = tune == "full"
-    overhead = costs(next(loaded.model.parameters()).device, all_move=all_move).overhead
+    cost = costs(next(loaded.model.parameters()).device, all_move=tune == "full")
     # Streamed weights meet the rows of all moves at once.
     slices = 1 if config.model.offload == "none" else 2 * budget.directions
-    tokens = micro_batch_tokens(config, loaded, all_move=all_move, slices=slices)
+    tokens = micro_batch_tokens(config, loaded, most=cost.most_tokens, slices=slices)
     probe = run_probe(
         loaded,
         parameters,
@@ -207,7 +206,7 @@ def begin(config: Config, *, units: int) -> Session:
             tokens=tokens,
             sequences=loaded.readout.sequences,
             expected_rows=budget.batch,
-            overhead=overhead,
+            overhead=cost.overhead,
         ),
         distribution=budget.distribution,
         seed=config.seed,
@@ -313,8 +312,8 @@ def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Paramete
     return loaded, tune, parameters
 
 
-def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool, slices: int) -> int:
-    """Tokens in a micro-batch at most: as given, or as many as pay and fit in free memory.
+def micro_batch_tokens(config: Config, loaded: LoadedModel, *, most: int, slices: int) -> int:
+    """Tokens in a micro-batch at most: as given, or as many as fit in free memory, up to `most`.
 
     A forward pass has `slices` times as many. Memory is looked at once, before the first step; the
     shapes that follow are in the ledger's header, and a run that goes on takes them from there.
@@ -324,8 +323,7 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, all_move: bool, s
     parameter = next(loaded.model.parameters())
     network: Any = getattr(loaded.model, "encoder", loaded.model)
     a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
-    wanted = costs(parameter.device, all_move=all_move).most_tokens
-    return fitting_tokens(a_token * slices, wanted, room(parameter.device))
+    return fitting_tokens(a_token * slices, most, room(parameter.device))
 
 
 def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:

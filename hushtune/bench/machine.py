@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.metadata
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from hushtune import memory
 
 MIB = 2**20
 
@@ -41,9 +41,7 @@ def describe(device: str) -> dict[str, Any]:
 
 def free_bytes(device: str) -> int:
     """Memory that a new process may take."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info(0)[0]
-    return _status("/proc/meminfo", "MemAvailable")
+    return memory.available(torch.device(device))
 
 
 def synchronize(device: str) -> None:
@@ -83,9 +81,7 @@ def seconds(device: str, work: Callable[[], object]) -> float:
 
 def resident(device: str) -> int:
     """Bytes of memory that this process holds now."""
-    if device == "cuda":
-        return torch.cuda.memory_allocated()
-    return _status("/proc/self/status", "VmRSS")
+    return torch.cuda.memory_allocated() if device == "cuda" else memory.resident()
 
 
 def forget_peak(device: str) -> None:
@@ -94,20 +90,13 @@ def forget_peak(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    with suppress(OSError, AttributeError):  # what was freed goes back to the system (glibc)
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):  # Linux
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    memory.give_back()
+    memory.forget_peak()
 
 
 def peak(device: str) -> int:
     """The most bytes of memory that this process has held."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        return _status("/proc/self/status", "VmHWM")
-    except OSError:  # no Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else memory.peak()
 
 
 def best(device: str, dtype: torch.dtype) -> tuple[float, float]:
@@ -119,13 +108,6 @@ def best(device: str, dtype: torch.dtype) -> tuple[float, float]:
     copied = min(seconds(device, lambda: target.copy_(source)) for _ in range(3))
     multiplied = min(seconds(device, lambda: matrix @ matrix) for _ in range(3))
     return 2 * entries * dtype.itemsize / copied, 2 * width**3 / multiplied
-
-
-def _status(path: str, field: str) -> int:
-    for line in Path(path).read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{path} has no {field}")
 
 
 def _processor() -> str:

@@ -124,7 +124,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
 
     new = _new_parameters(network, info)
     if model.offload != "none":
-        stream(network, model.offload, new=new, keep_head=kind == "head")
+        stream(network, model.offload, device=device, new=new, keep_head=kind == "head")
     if new and kind in ("mask", "continuation", "encoder-decoder"):
         raise ConfigError(
             f"model.name: {model.name} holds no weights for {min(new)}, which reading words off "

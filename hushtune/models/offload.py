@@ -48,7 +48,9 @@ class _Fetch(ModelHook):
         return output
 
 
-def stream(network: Any, offload: str, *, new: Collection[str], keep_head: bool) -> None:
+def stream(
+    network: Any, offload: str, *, device: torch.device, new: Collection[str], keep_head: bool
+) -> None:
     """Let go of the weights of `network` until its modules run.
 
     Weights that no checkpoint holds stay in memory, as do integers.
@@ -56,10 +58,10 @@ def stream(network: Any, offload: str, *, new: Collection[str], keep_head: bool)
     Args:
         network: as transformers loads it; for `disk` with the options `WITHOUT_WEIGHTS`.
         offload: cpu | disk.
+        device: where modules run.
         new: names of parameters that no checkpoint holds. For `disk` they are not initialised.
         keep_head: whether what is above the base model stays in memory as well.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     named = dict(network.named_parameters(remove_duplicate=False))
     sources = _in_files(network) if offload == "disk" else _in_memory(named)
     below = f"{network.base_model_prefix}." if keep_head else ""

@@ -14,11 +14,9 @@ nothing is chosen from the rows of a batch. LLM.int8() chooses columns from them
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hushtune.config import ConfigError
+from hushtune.memory import give_back
 from hushtune.models.isolation import LLM_INT8, CouplingError
 
 #: Weights that share a scale in `int4`.
@@ -98,7 +97,7 @@ def quantise(
         )
     for name in names:
         network.set_submodule(name, make(network.get_submodule(name)))
-        _give_back()
+        give_back()  # or each layer's temporaries would stay with this process
     kept = getattr(network, "_keep_in_fp32_modules_strict", None) or ()
     for name, parameter in network.named_parameters():
         if not is_quantised_tensor(parameter) and not any(part in name for part in kept):
@@ -235,12 +234,6 @@ def _nf4(linear: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Modu
     made.bias = linear.bias
     _compute_in(made, dtype)
     return made.train(linear.training)
-
-
-def _give_back() -> None:
-    """Return to the system what a layer's quantisation needed; glibc would keep it for itself."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _compute_in(layer: Any, dtype: torch.dtype) -> None:

@@ -173,15 +173,7 @@ class MovedLosses:
     def _moved(self, inputs: Inputs, move: Move, charge: int) -> Tensor:
         if move.scale == 0:
             return self._task.losses(inputs)
-        perturbed = Perturbed(
-            self._parameters,
-            self._scales,
-            self._directions,
-            move,
-            charge=charge,
-            scratch=self.scratch,
-        )
-        with perturbed:
+        with self._perturbed(move, charge):
             return self._task.losses(inputs)
 
     def _sliced(
@@ -192,7 +184,9 @@ class MovedLosses:
         times, examples = len(moves), _examples(inputs)
         inputs = {name: torch.cat([tensor] * times) for name, tensor in inputs.items()}
         replace = [
-            self._perturbed(move, charge) if move.scale else lambda _, parameter: parameter.detach()
+            self._perturbed(move, charge).copy
+            if move.scale
+            else lambda _, parameter: parameter.detach()
             for move in moves
         ]
         mode = SlicedSubstitution(
@@ -201,17 +195,15 @@ class MovedLosses:
         with self._prefix.sharing(repeated(outputs, times, examples)), mode:
             return self._task.losses(inputs).view(times, examples)
 
-    def _perturbed(self, move: Move, charge: int) -> Callable[[str, Tensor], Tensor]:
-        def perturbed(name: str, parameter: Tensor) -> Tensor:
-            return self._directions.perturbed(
-                name,
-                parameter,
-                charge=charge,
-                direction=move.direction,
-                scale=move.scale * self._scales[name],
-            )
-
-        return perturbed
+    def _perturbed(self, move: Move, charge: int) -> Perturbed:
+        return Perturbed(
+            self._parameters,
+            self._scales,
+            self._directions,
+            move,
+            charge=charge,
+            scratch=self.scratch,
+        )
 
 
 def _examples(inputs: Inputs) -> int:

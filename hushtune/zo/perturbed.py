@@ -94,7 +94,7 @@ class Perturbed(Substitution):
         charge: int,
         scratch: Scratch,
     ) -> None:
-        super().__init__(parameters, self._newly)
+        super().__init__(parameters, self.copy)
         self._scales = scales
         self._directions = directions
         self._move = move
@@ -112,7 +112,7 @@ class Perturbed(Substitution):
         if func is functional.embedding and self._looks_up_few(args, kwargs):
             return self._looked_up(args[0], args[1])
         if func not in _MAKES_NEW_MEMORY:
-            return self._call(func, args, kwargs, self._newly)
+            return self._call(func, args, kwargs, self._replace)
         self._scratch.begin_operation()
         return self._call(func, args, kwargs, self._in_scratch)
 
@@ -131,7 +131,8 @@ class Perturbed(Substitution):
         )
         return rows.view(*numbers.shape, -1)
 
-    def _newly(self, name: str, parameter: Tensor) -> Tensor:
+    def copy(self, name: str, parameter: Tensor) -> Tensor:
+        """What operations see of a parameter, in memory of its own."""
         return self._directions.perturbed(name, parameter, **self._where(name))
 
     def _in_scratch(self, name: str, parameter: Tensor) -> Tensor:

@@ -15,25 +15,22 @@ import pytest
 import tiny_models
 import torch
 from accelerate.utils import OffloadedWeightsLoader
+from moved_losses import make_setting
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from hushtune.cli import main
-from hushtune.config import Config, ConfigError, LoraConfig, ModelConfig, TaskConfig, from_values
+from hushtune.config import Config, ConfigError, ModelConfig, TaskConfig, from_values
 from hushtune.models.load import hash_tensors, load_model
-from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.models.offload import is_streamed, stored, stream, streams
 from hushtune.probe import can_keep
 from hushtune.session import begin, load_moving, resume
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
-from hushtune.together import moves_together
 from hushtune.zo import slices
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.losses import MovedLosses
-from hushtune.zo.prefix import find_frozen_prefix
 
 TEXTS = ["good", "a bad film", "very very good", "it was not so bad", "food", "the plot was awful"]
 ROWS = np.arange(len(TEXTS))
@@ -62,23 +59,11 @@ def _loaded(folder: str, offload: str, task: dict[str, str] | None = None) -> An
 
 
 def _losses(folder: str, offload: str, tune: str = "lora", modules: tuple[str, ...] = ()) -> Any:
-    loaded = _loaded(folder, offload)
-    if tune == "lora":
-        add_lora(loaded, LoraConfig(r=2, target_modules=modules), seed=0)
-    parameters = moving_parameters(loaded, tune)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if ".lora_B." in name:  # zero, which would hide A
-                parameter.add_(0.1)
     # Read in one piece or not, a pass without streaming has one direction.
     shapes = [Shape(3, 32, K if offload != "none" else 1)]
-    task = ClassificationTask(loaded.readout, DATA, shapes)
-    some = next(iter(task.micro_batches(ROWS))).inputs
-    prefix = find_frozen_prefix(task.model, parameters, lambda: task.losses(dict(some)))
-    directions = Directions(0, {name: p.shape for name, p in parameters.items()}, "rademacher")
-    together = moves_together(task.model, parameters, shapes)
-    scales = dict.fromkeys(parameters, 1.0)
-    return MovedLosses(task, parameters, scales, directions, prefix, together), loaded
+    model = ModelConfig(name=folder, offload=offload)
+    setting = make_setting(model, (tune, *modules), TEXTS, shapes, tiny_models.SINGLE)
+    return setting.losses(shapes=shapes), setting.loaded
 
 
 @pytest.fixture
@@ -288,7 +273,7 @@ class _ReadsDirectly(nn.Module):
 
 def test_weights_that_are_read_behind_the_back_of_their_module_are_no_numbers():
     model = _ReadsDirectly()
-    stream(model, "cpu", new=(), keep_head=False)
+    stream(model, "cpu", device=torch.device("cpu"), new=(), keep_head=False)
     assert model(torch.ones(2, 3)).isnan().all()
     assert stored(model.table.weight).isfinite().all()
 

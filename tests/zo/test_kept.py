@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from moved_losses import make_setting
 from torch import Tensor, nn
 
-from hushtune.config import LoraConfig, ModelConfig, TaskConfig, from_values
-from hushtune.models.load import load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.config import ModelConfig, from_values
 from hushtune.probe import can_keep
 from hushtune.session import begin
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
-from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.tasks.data import read_labelled_text
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.kept import KeptOutputs, NotByExample
@@ -57,28 +55,8 @@ CASES = [
 
 
 def _losses(folder: str, tune: tuple[str, ...], words: tuple[str, str], task: dict[str, str]):
-    labels = dict(zip(("negative", "positive"), words, strict=True))
-    loaded = load_model(
-        ModelConfig(name=folder), TaskConfig(labels=labels, **task), max_length=32, seed=0
-    )
-    if tune[0] == "lora":
-        add_lora(loaded, LoraConfig(r=2, target_modules=tune[1:]), seed=0)
-    parameters = moving_parameters(loaded, tune[0])
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if ".lora_B." in name:  # zero, which would hide A
-                parameter.add_(0.1)
-    data = LabelledText(TEXTS, ROWS % 2, ROWS)
-    task = ClassificationTask(loaded.readout, data, SHAPES)
-    some = next(iter(task.micro_batches(ROWS))).inputs
-    prefix = find_frozen_prefix(task.model, parameters, lambda: task.losses(dict(some)))
-    directions = Directions(0, {name: p.shape for name, p in parameters.items()}, "rademacher")
-    scales = dict.fromkeys(parameters, 1.0)
-
-    def make(prefix: FrozenPrefix) -> MovedLosses:
-        return MovedLosses(task, parameters, scales, directions, prefix)
-
-    return make(FrozenPrefix([])), make(prefix), loaded.readout
+    setting = make_setting(ModelConfig(name=folder), tune, TEXTS, SHAPES, words, **task)
+    return setting.losses(FrozenPrefix([])), setting.losses(), setting.loaded.readout
 
 
 @contextmanager

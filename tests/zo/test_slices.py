@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from moved_losses import make_setting
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hushtune import together as several_directions
-from hushtune.config import LoraConfig, ModelConfig, TaskConfig, from_values
-from hushtune.models.load import load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.config import ModelConfig, from_values
 from hushtune.session import begin, resume
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
-from hushtune.together import few_move, filled, moves_together, pays
+from hushtune.together import few_move, filled, pays
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.losses import MovedLosses, Together
-from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
+from hushtune.zo.prefix import FrozenPrefix
 from hushtune.zo.probe import is_isolated
 from hushtune.zo.slices import SlicedSubstitution
 
@@ -44,30 +43,12 @@ CASES = [
 
 
 def _losses(folder: str, tune: tuple[str, ...], words: tuple[str, str], task: dict[str, str]):
-    labels = dict(zip(("negative", "positive"), words, strict=True))
-    loaded = load_model(
-        ModelConfig(name=folder), TaskConfig(labels=labels, **task), max_length=32, seed=0
-    )
-    if tune[0] == "lora":
-        add_lora(loaded, LoraConfig(r=2, target_modules=tune[1:]), seed=0)
-    parameters = moving_parameters(loaded, tune[0])
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if ".lora_B." in name or ".lora_embedding_A." in name:  # zero, which would hide A
-                parameter.add_(0.1)
-    shapes = [Shape(3, 32)]
-    task = ClassificationTask(loaded.readout, LabelledText(TEXTS, ROWS % 2, ROWS), shapes)
-    some = next(iter(task.micro_batches(ROWS))).inputs
-    prefix = find_frozen_prefix(task.model, parameters, lambda: task.losses(dict(some)))
-    directions = Directions(0, {name: p.shape for name, p in parameters.items()}, "rademacher")
-    scales = dict.fromkeys(parameters, 1.0)
+    setting = make_setting(ModelConfig(name=folder), tune, TEXTS, [Shape(3, 32)], words, **task)
 
-    def make(directions_a_pass: int, prefix: FrozenPrefix = prefix) -> MovedLosses:
-        shapes = [Shape(3, 32, directions_a_pass)]
-        several = moves_together(task.model, parameters, shapes)
-        return MovedLosses(task, parameters, scales, directions, prefix, several)
+    def make(directions_a_pass: int, prefix: FrozenPrefix | None = None) -> MovedLosses:
+        return setting.losses(prefix, [Shape(3, 32, directions_a_pass)])
 
-    return make, task
+    return make, setting.task
 
 
 @pytest.mark.parametrize(("family", "tune", "words", "task"), CASES)
