@@ -66,12 +66,17 @@ class KeptOutputs:
             NotByExample: if they are not of this form.
         """
         form = _merged([outputs], lambda whole: self._form(whole[0], examples))
-        for place, row in enumerate(rows):
-            part = _merged([outputs], lambda whole, at=place: _part(whole[0], at, examples))
-            size = _bytes(part)
-            if self.bytes + size <= self._limit:
-                self._rows[int(row)] = _Kept(part, examples, form)
-                self.bytes += size
+        size = _bytes(_merged([outputs], lambda whole: whole[0][: _sequences(whole[0], examples)]))
+        fitting = rows[: max(0, self._limit - self.bytes) // max(1, size)]
+        # One copy for all of them: many small ones between what passes allocate and free would keep
+        # that from being used again, and views of the whole would keep rows that are dummies.
+        copied = _merged([outputs], lambda whole: _first(whole[0], len(fitting), examples))
+        for place, row in enumerate(fitting):
+            part = _merged(
+                [outputs, copied], lambda both, at=place: _part(both[0], both[1], at, examples)
+            )
+            self._rows[int(row)] = _Kept(part, examples, form)
+        self.bytes += _bytes(copied)
 
     def holds(self, rows: np.ndarray) -> np.ndarray:
         """(rows,) whether each row's outputs are kept."""
@@ -119,14 +124,24 @@ def _is_common(whole: Tensor, examples: int) -> bool:
     return examples > 1 and whole.dim() > 0 and whole.shape[0] == 1
 
 
-def _part(whole: Tensor, place: int, examples: int) -> Tensor:
-    """(sequences, …) what belongs to one example; a copy, since a view would keep the whole."""
+def _sequences(whole: Tensor, examples: int) -> int:
+    """How many places of the first axis belong to an example; none of what all have in common."""
     if _is_common(whole, examples):
-        return whole.new_empty(0)
+        return 0
     if whole.dim() == 0 or whole.shape[0] % examples:
         raise NotByExample("Expected an output with parts for every example of a micro-batch.")
-    sequences = whole.shape[0] // examples
-    return whole[place * sequences : (place + 1) * sequences].cpu().clone()
+    return whole.shape[0] // examples
+
+
+def _first(whole: Tensor, count: int, examples: int) -> Tensor:
+    """A copy, on the CPU, of what belongs to so many examples."""
+    return whole[: count * _sequences(whole, examples)].cpu().clone()
+
+
+def _part(whole: Tensor, copied: Tensor, place: int, examples: int) -> Tensor:
+    """(sequences, …) what belongs to one example, of the copy."""
+    sequences = _sequences(whole, examples)
+    return copied[place * sequences : (place + 1) * sequences]
 
 
 def _merged(values: Sequence[Any], merge: Callable[[Sequence[Any]], Any]) -> Any:
