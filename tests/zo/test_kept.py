@@ -116,6 +116,15 @@ def test_what_there_is_no_room_for_is_computed_in_every_step(tiny):
         assert sequences == [4]  # rows that are kept stand together in the other micro-batch
 
 
+def test_what_is_kept_of_a_micro_batch_is_one_piece_of_memory():
+    kept_outputs = KeptOutputs(limit=3 * 5 * 4)
+    kept_outputs.add(np.array([7, 3, 5, 1]), [torch.arange(6 * 5.0).view(6, 5)], 6)
+    assert list(kept_outputs.holds(np.array([7, 3, 5, 1]))) == [True, True, True, False]
+    pieces = {row: each.part[0].untyped_storage() for row, each in kept_outputs._rows.items()}
+    assert len({piece.data_ptr() for piece in pieces.values()}) == 1
+    assert pieces[7].nbytes() == kept_outputs.bytes == 3 * 5 * 4
+
+
 def test_outputs_of_another_micro_batch_are_put_together_again():
     kept_outputs = KeptOutputs(limit=1 << 20)
     values = torch.arange(3 * 2 * 5.0).view(6, 5)  # two sequences an example
