@@ -8,6 +8,7 @@ of its own, evaluated on test.jsonl; all settings are `auto` unless --set says o
 
     --set method.steps=200                       for all rows
     --set lora-dp-aggzo:method.learning-rate=1   for rows with this in their name
+    --set model.lora.target-modules=query,value  a list
 
 To choose a setting, --held-out evaluates on every fifth row of the training data and trains on the
 others; test data is not read then.
@@ -147,9 +148,12 @@ def train(row, folder, run, chosen):
         "seed": run,
         "output": folder,
     }
-    flags |= dict(setting.split("=", 1) for setting in row.settings)
     command = [sys.executable, "-m", "hushtune", "train", EXAMPLES / f"{row.task}.yaml", "--json"]
-    command += [part for name, value in flags.items() for part in (f"--{name}", value)]
+    for name, value in flags.items():
+        command += [f"--{name}", value]
+    for setting in row.settings:
+        name, _, value = setting.partition("=")
+        command += [f"--{name}", *value.split(",")]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     return None if done.returncode == 0 else (done.stderr.splitlines() or ["no message"])[-1]
 
