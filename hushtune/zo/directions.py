@@ -125,28 +125,46 @@ class Directions:
           ValueError: If a shape, a dtype, or the scale is not as described.
         """
         self._check(name, tensor, "tensor")
-        stream = self._stream(name, charge, direction)
-        unit = self._unit(charge, direction, tensor.device)
-        scale32 = _float32("scale", scale)
-        if out is not None and (out.shape != tensor.shape or out.dtype != tensor.dtype):
+        where = {"charge": charge, "direction": direction, "scale": scale}
+        return self._perturb(name, tensor.detach(), 0, out, **where)
+
+    def perturbed_between(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        start: int,
+        stop: int,
+        *,
+        charge: int,
+        direction: int,
+        scale: float,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Returns ``perturbed(name, tensor, ...)[start:stop]`` without computing anything else.
+
+        Args:
+          name: A moving parameter of one dimension or more.
+          tensor: Its value, as in `perturbed`.
+          start: The first row.
+          stop: The row after the last, at most as many as there are.
+          charge: The charged step.
+          direction: The direction within the step.
+          scale: As in `perturbed`.
+          out: As in `perturbed`, of as many rows.
+
+        Raises:
+          KeyError: If no parameter of that name moves.
+          ValueError: As in `perturbed`, or if there are no such rows.
+        """
+        self._check(name, tensor, "tensor")
+        if tensor.dim() < 1 or not 0 <= start <= stop <= tensor.shape[0]:
             raise ValueError(
-                f"Expected out of shape {tuple(out.shape)} and dtype {out.dtype} to be like "
-                f"tensor, {tuple(tensor.shape)} and {tensor.dtype}."
+                f"Expected {start=}, {stop=} to be rows of {name!r}, of shape "
+                f"{tuple(tensor.shape)}."
             )
-        home = kernels.home(tensor.device)
-        implementation = kernels.implementation(home)
-        source = _flat(tensor, home)
-        if out is not None and out.device == home and out.is_contiguous():
-            target, direct = out.detach().reshape(-1), True
-        else:
-            target, direct = torch.empty_like(source), False
-        array = implementation.array
-        implementation.perturb(array(target), array(source), stream, 0, scale32, unit)
-        if out is None:
-            return target.reshape(tensor.shape).to(tensor.device)
-        if not direct:
-            out.detach().copy_(target.reshape(tensor.shape))
-        return out
+        first = start * math.prod(tensor.shape[1:])
+        where = {"charge": charge, "direction": direction, "scale": scale}
+        return self._perturb(name, tensor.detach()[start:stop], first, out, **where)
 
     def perturbed_rows(
         self,
@@ -304,6 +322,31 @@ class Directions:
             piece = implementation.array(flat[first : first + _CHUNK])
             implementation.uniform(piece, stream, first, bound32)
         return result
+
+    def _perturb(self, name, tensor, first, out, *, charge, direction, scale) -> torch.Tensor:
+        """What `perturbed` returns; `tensor` holds the parameter's entries from `first` on."""
+        stream = self._stream(name, charge, direction)
+        unit = self._unit(charge, direction, tensor.device)
+        scale32 = _float32("scale", scale)
+        if out is not None and (out.shape != tensor.shape or out.dtype != tensor.dtype):
+            raise ValueError(
+                f"Expected out of shape {tuple(out.shape)} and dtype {out.dtype} to be like "
+                f"tensor, {tuple(tensor.shape)} and {tensor.dtype}."
+            )
+        home = kernels.home(tensor.device)
+        implementation = kernels.implementation(home)
+        source = _flat(tensor, home)
+        if out is not None and out.device == home and out.is_contiguous():
+            target, direct = out.detach().reshape(-1), True
+        else:
+            target, direct = torch.empty_like(source), False
+        array = implementation.array
+        implementation.perturb(array(target), array(source), stream, first, scale32, unit)
+        if out is None:
+            return target.reshape(tensor.shape).to(tensor.device)
+        if not direct:
+            out.detach().copy_(target.reshape(tensor.shape))
+        return out
 
     def _combine(self, flat, name, first, coefficients, charge, direction) -> None:
         units = self._units_of(charge, direction, len(coefficients), _CPU)

@@ -35,6 +35,10 @@ _MAKES_NEW_MEMORY = frozenset(
     }
 )
 
+#: Entries of a matrix that are made at a time, for each type of device: few enough to be still in
+#: a cache when they are multiplied, enough to be worth a call.
+_BLOCK = {"cpu": 1 << 22, "cuda": 1 << 26}
+
 #: Entries by which copies are apart in scratch, so that all of them start on a cache line.
 _ALIGNMENT = 64
 
@@ -114,7 +118,42 @@ class Perturbed(Substitution):
         if func not in _MAKES_NEW_MEMORY:
             return self._call(func, args, kwargs, self._replace)
         self._scratch.begin_operation()
+        if func is functional.linear and self._multiplies_much(*args, **kwargs):
+            return self._product(*args, **kwargs)
         return self._call(func, args, kwargs, self._in_scratch)
+
+    def _multiplies_much(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+        """Whether it is a product with a moving matrix of more than a block."""
+        return (
+            self._name(weight) is not None
+            and weight.numel() > _BLOCK.get(weight.device.type, math.inf)
+            and input.dtype == weight.dtype
+            and not torch.is_autocast_enabled(weight.device.type)
+            and not torch.is_grad_enabled()
+        )
+
+    def _product(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What `functional.linear` returns, of a matrix whose copy never is there at once."""
+        name = self._name(weight)
+        assert name is not None
+        if bias is not None:
+            bias = self._exchange(bias, self._in_scratch)
+        outputs, inputs = weight.shape
+        rows = input.reshape(-1, inputs)
+        result = rows.new_empty(rows.shape[0], outputs)
+        height = max(_BLOCK[weight.device.type] // inputs, 1)
+        block = self._scratch.like(weight[:height])
+        for start in range(0, outputs, height):
+            stop = min(start + height, outputs)
+            moved = self._directions.perturbed_between(
+                name, weight, start, stop, out=block[: stop - start], **self._where(name)
+            )
+            columns = result[:, start:stop]
+            if bias is None:
+                torch.mm(rows, moved.t(), out=columns)
+            else:
+                torch.addmm(bias[start:stop], rows, moved.t(), out=columns)
+        return result.view(*input.shape[:-1], outputs)
 
     def _looks_up_few(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether it is a plain look-up, of fewer rows of a moving matrix than that has."""

@@ -232,6 +232,29 @@ def test_rows_are_those_of_the_whole(distribution, width, dtype):
     assert torch.equal(tensor, before)
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_rows_between_are_those_of_the_whole(distribution, dtype):
+    directions = Directions(2, {"w": (41, 3, 7), "b": (41,), "n": ()}, distribution)
+    at = {"charge": 9, "direction": 3, "scale": -0.7}
+    for name, shape in directions.shapes.items():
+        tensor = torch.from_numpy(floats(shape.numel())).reshape(shape).to(dtype)
+        expected = directions.perturbed(name, tensor, **at)
+        if not shape:
+            with pytest.raises(ValueError, match="to be rows of 'n'"):
+                directions.perturbed_between(name, tensor, 0, 1, **at)
+            continue
+        for start, stop in ((0, 41), (0, 1), (5, 5), (7, 30), (40, 41)):
+            out = torch.empty(stop - start, *shape[1:], dtype=dtype)
+            found = directions.perturbed_between(name, tensor, start, stop, **at)
+            assert torch.equal(found, expected[start:stop])
+            assert directions.perturbed_between(name, tensor, start, stop, out=out, **at) is out
+            assert torch.equal(out, expected[start:stop])
+        for start, stop in ((-1, 3), (3, 2), (0, 42)):
+            with pytest.raises(ValueError, match="to be rows of"):
+                directions.perturbed_between(name, tensor, start, stop, **at)
+
+
 def test_many_rows_on_several_threads():
     directions = Directions(2, {"w": (1000, 300)})
     tensor = torch.from_numpy(floats(300_000)).reshape(1000, 300)

@@ -220,6 +220,7 @@ def test_directions_are_the_same_on_cuda(monkeypatch, distribution, dtype):
             scratch,
             directions.perturbed("w", strided, out=strided, **at),
             directions.perturbed_rows("w", tensor, rows, **at),
+            directions.perturbed_between("w", tensor, 13, 29, **at),
             directions.move("w", moved, [0.1, -2e-3, 1e-5], charge=4),
             directions.stochastic_round("w", tensor.float() * 1.001, dtype, charge=5),
         ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hushtune.zo import perturbed
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.perturbed import Perturbed, Scratch
@@ -83,14 +84,42 @@ def test_an_embedding_is_made_whole_only_where_most_of_it_is_read():
         assert directions.made.count("embedding.weight") == made
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5), (0, 5)])
+def test_a_large_matrix_is_never_there_at_once(monkeypatch, shape, bias, dtype):
+    monkeypatch.setitem(perturbed._BLOCK, "cpu", 64)
+    model = nn.Linear(5, 100, bias=bias, dtype=dtype)
+    scratch, directions = Scratch(), Counting(model)
+    numbers = torch.randn(shape, dtype=dtype)
+    with torch.inference_mode(), at(model, scratch, directions):
+        seen = model(numbers)
+    assert directions.made == ["bias"] * bias
+    # Twelve rows of five, and the bias; copies start on cache lines.
+    assert scratch.bytes == dtype.itemsize * (64 + 128 * bias)
+    really_moved(model, directions)
+    torch.testing.assert_close(seen, model(numbers).detach())
+
+
+def test_a_matrix_is_whole_where_a_block_would_not_do(monkeypatch):
+    monkeypatch.setitem(perturbed._BLOCK, "cpu", 64)
+    model = nn.Linear(5, 100)
+    directions = Counting(model)
+    with torch.enable_grad(), at(model, Scratch(), directions):
+        model(torch.randn(3, 5, requires_grad=True)).sum().backward()
+    with torch.no_grad(), at(model, Scratch(), directions), torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(3, 5)).dtype == torch.bfloat16
+    assert directions.made.count("weight") == 2
+
+
 def test_an_embedding_that_normalises_is_left_to_torch():
     weight = nn.Parameter(torch.randn(WORDS, WIDTH))
     directions = Directions(7, {"weight": weight.shape})
     numbers = torch.arange(4)
     moved = directions.perturbed("weight", weight, charge=3, direction=2, scale=0.1)
-    perturbed = Perturbed(
+    mode = Perturbed(
         {"weight": weight}, {"weight": 1.0}, directions, Move(2, 0.1), charge=3, scratch=Scratch()
     )
-    with torch.no_grad(), perturbed:
+    with torch.no_grad(), mode:
         seen = functional.embedding(numbers, weight, max_norm=1.0)
     assert torch.equal(seen, functional.embedding(numbers, moved, max_norm=1.0))
