@@ -14,7 +14,8 @@ from hushtune.zo.directions import DISTRIBUTIONS
 
 SIZES = {"MiniLM": 22_713_216, "125 M": 125_000_000}
 DTYPES = (torch.float32, torch.bfloat16)
-COLUMNS = ("copy", "write", "write_to_copy", "axpy", "move", "move_to_axpy", "move_many", "round")
+COLUMNS = ("copy", "add", "write", "write_to_copy", "write_to_add")
+COLUMNS += ("axpy", "move", "move_to_axpy", "move_many", "round")
 
 
 def main():

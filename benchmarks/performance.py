@@ -4,7 +4,8 @@
     python benchmarks/performance.py bench.json [quick.json …] --out docs/
 
 Everything between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced. Several files of
-results are put together; of a case that is in more than one, the last is taken.
+results are put together; of a case that is in more than one, the last is taken, and so are the
+passes over parameters of the last file.
 """
 
 import argparse
@@ -31,16 +32,25 @@ AXES = {
 def parts(results):
     """The text of every part that is measured, by name."""
     rows = list({row["case"]: row for result in results for row in result["rows"]}.values())
-    sweep = {what: some for result in results for what, some in result.get("sweep", {}).items()}
     found = {
         "machine": machine(results),
         "command": "\n".join(f"    {result['command']}" for result in results),
         "steps": tables.step_markdown(rows),
         "device": tables.device_markdown(rows),
         "drift": tables.drift_markdown(rows),
-        "kernels": tables.kernel_markdown(results[0]["kernels"]),
+        "kernels": tables.kernel_markdown(results[-1]["kernels"]),
     }
-    return found | {f"sweep {what}": sweep_markdown(what, some) for what, some in sweep.items()}
+    sweeps = all_sweeps(results)
+    return found | {f"sweep {what}": sweep_markdown(what, some) for what, some in sweeps.items()}
+
+
+def all_sweeps(results):
+    """By what varies; sizes of models are also in the table of steps."""
+    found = {what: some for result in results for what, some in result.get("sweep", {}).items()}
+    if "size" not in found:
+        steps = {row["case"]: row for result in results for row in result["rows"]}
+        found["size"] = [row for case, row in steps.items() if case.endswith(" full, K = 1")]
+    return found
 
 
 def machine(results):
@@ -131,9 +141,8 @@ def main():
     matplotlib.rcParams.update({"svg.hashsalt": "hushtune", "svg.fonttype": "none"})
     figures = options.out / "figures"
     figures.mkdir(exist_ok=True)
-    for result in results:
-        for what, rows in result.get("sweep", {}).items():
-            plot(what, rows, figures / figure_name(what))
+    for what, rows in all_sweeps(results).items():
+        plot(what, rows, figures / figure_name(what))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Public directions against a plain copy and `axpy` of the same tensor, in one process.
 
-`write` is θ + λz into scratch, against a copy; `move` is the update θ + Σ_k g_k z_k in place, for
-one direction against `axpy` and for 64 divided by 64; `round` is stochastic rounding alone. `move`
-of a 16-bit parameter includes its stochastic rounding, which takes 16 random bits an entry whatever
-the number of directions.
+`write` is θ + λz into scratch, against a copy. A copy of much memory goes past the caches, where
+what is multiplied next had better be, so torch's `add` of one number is there as well. `move` is
+the update θ + Σ_k g_k z_k in place, for one direction against `axpy` and for 64 divided by 64;
+`round` is stochastic rounding alone. `move` of a 16-bit parameter includes its stochastic rounding,
+which takes 16 random bits an entry whatever the number of directions.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def measure(
     directions = Directions(1, {"w": (entries,)}, distribution)
     parameter = torch.randn(entries, device=device).to(dtype)
     other, scratch = parameter.clone(), torch.empty_like(parameter)
-    copy, write, axpy, move = nanoseconds(
+    copy, add, write, axpy, move = nanoseconds(
         [
             lambda: scratch.copy_(parameter),
+            lambda: torch.add(parameter, 1.0, out=scratch),
             lambda: directions.perturbed(
                 "w", parameter, out=scratch, charge=0, direction=0, scale=1e-3
             ),
@@ -55,8 +57,10 @@ def measure(
         "distribution": distribution,
         "threads": torch.get_num_threads(),
         "copy": copy,
+        "add": add,
         "write": write,
         "write_to_copy": write / copy,
+        "write_to_add": write / add,
         "axpy": axpy,
         "move": move,
         "move_to_axpy": move / axpy,

@@ -27,8 +27,10 @@ _SHORT = {0: "case", 1: "s a step", 2: "forward", 3: "ratio", 4: "by cpu", 6: "M
 _KERNEL_COLUMNS = (
     "format",
     "copy",
+    "θ + 1",
     "θ + λz",
     "÷ copy",
+    "÷ (θ + 1)",
     "axpy",
     "update",
     "÷ axpy",
@@ -56,7 +58,8 @@ def step_cells(row: Row) -> list[str]:
 
 def kernel_cells(row: Row) -> list[str]:
     """Nanoseconds a parameter, and ratios."""
-    names = ("copy", "write", "write_to_copy", "axpy", "move", "move_to_axpy", "move_many")
+    names = ("copy", "add", "write", "write_to_copy", "write_to_add")
+    names += ("axpy", "move", "move_to_axpy", "move_many")
     return [row["dtype"], *(f"{row[name]:.3f}" for name in names)]
 
 

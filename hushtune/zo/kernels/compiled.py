@@ -21,7 +21,7 @@ from numba.extending import intrinsic, overload
 # Blocks of 16-bit fields that are generated together: enough for vectors, and they stay in cache.
 _TOGETHER = 64
 
-# Entries whose sum over directions is kept in the first-level cache.
+# Entries that are worked on at a time, and stay in the first-level cache meanwhile.
 TILE = 4096
 
 _u32, _u64, _f32 = np.uint32, np.uint64, np.float32
@@ -237,12 +237,37 @@ def _add_normals(out, tensor, fields, table, scale, unit):
 
 
 @_compiled
-def signs(low, high, out, tensor, stream, first, coefficients):
+def _words(words, stream, k, block):
+    """Fills `words` with those of consecutive blocks: all the first ones, then the second, …"""
+    key, charge, direction = stream[0], stream[1], stream[2] + _u64(k)
+    # Consecutive stores, so that LLVM computes several blocks at once in vectors.
+    for b in range(TILE // 128):
+        w0, w1, w2, w3 = _philox(key, charge, direction, block + b)
+        words[0, b], words[1, b], words[2, b], words[3, b] = w0, w1, w2, w3
+
+
+@_compiled
+def _few_signs(low, high, out, tensor, stream, first, coefficients):
     for block in range(low, high):
         for k in range(coefficients.size):
             words = _philox(stream[0], stream[1], stream[2] + _u64(k), block)
             source = tensor if k == 0 else out
             _add_signs(out, source, words, coefficients[k], block * 128 - first)
+
+
+@_compiled
+def signs(low, high, out, tensor, stream, first, coefficients):
+    if high - low < 8:  # such as a row of an embedding
+        _few_signs(low, high, out, tensor, stream, first, coefficients)
+        return
+    words = np.empty((4, TILE // 128), np.uint64)
+    for group in range(low, high, TILE // 128):
+        for k in range(coefficients.size):
+            _words(words, stream, k, group)
+            source = tensor if k == 0 else out
+            for b in range(min(TILE // 128, high - group)):
+                of_block = words[0, b], words[1, b], words[2, b], words[3, b]
+                _add_signs(out, source, of_block, coefficients[k], (group + b) * 128 - first)
 
 
 @_compiled
