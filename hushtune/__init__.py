@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from hushtune import privacy
 
 if TYPE_CHECKING:
-    from hushtune.models.restore import TunedClassifier
+    from hushtune.models.restore import TunedModel
 
 __all__ = ["load", "privacy"]
 __version__ = "0.1.0"
 
 
-def load(run: str | Path) -> TunedClassifier:
-    """The tuned model of a run folder, ready to classify texts."""
+def load(run: str | Path) -> TunedModel:
+    """The tuned model of a run folder, ready to be asked."""
     from hushtune.comparison.folder import header_of, holds_comparison
     from hushtune.models.restore import load_tuned
     from hushtune.privacy import ledger

@@ -84,13 +84,13 @@ def _run_every_shape(session: Session, losses: MovedLosses, passes: list[Move]) 
 
 def _bytes_a_text(session: Session) -> float:
     """Bytes of a text and its tokens in memory, on average over the dummy texts."""
-    texts = dummy_texts(16)
+    texts, readout = dummy_texts(16), session.loaded.readout
     sizes = [
         sys.getsizeof(text)
         + sum(
             # A number that is not tiny is an object of its own; so is what holds them.
             sys.getsizeof(sequence) + 200 + (8 + sys.getsizeof(1000)) * len(sequence.ids)
-            for sequence in session.loaded.readout.encode(text)
+            for sequence in readout.encode(readout.text_of(text))
         )
         for text in texts
     ]

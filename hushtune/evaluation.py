@@ -1,16 +1,17 @@
-"""What a run reads, and its accuracies on public evaluation data."""
+"""What a run reads, and how well it does on public evaluation data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from hushtune.config import Config
 from hushtune.files import write_whole
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.tasks.metrics import evaluate
+from hushtune.tasks.task import TextTask
 
 
 def read_data(config: Config) -> tuple[LabelledText, LabelledText | None]:
@@ -19,11 +20,10 @@ def read_data(config: Config) -> tuple[LabelledText, LabelledText | None]:
     Raises:
         DataError: naming the file and the row.
     """
-    names = tuple(config.task.labels)
-    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
+    data = read_labelled_text(config.data.train, config.data, config.task, with_units=True)
     if config.data.eval is None:
         return data, None
-    return data, read_labelled_text(config.data.eval, config.data, names, with_units=False)
+    return data, read_labelled_text(config.data.eval, config.data, config.task, with_units=False)
 
 
 class Progress(Protocol):
@@ -33,8 +33,8 @@ class Progress(Protocol):
         """So many steps have been taken, or charged."""
         ...
 
-    def evaluated(self, name: str, accuracy: float) -> None:
-        """An accuracy on public evaluation data."""
+    def evaluated(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Metrics on public evaluation data, the one that counts first."""
         ...
 
 
@@ -44,15 +44,15 @@ class Evaluations:
     Args:
         task: the model's task on some data.
         data: the public evaluation data.
-        metrics: where accuracies are kept.
-        progress: told of steps and of accuracies.
+        metrics: where they are kept.
+        progress: told of steps and of metrics.
         every: steps between evaluations; 0: none between.
         steps: that the run has in all.
     """
 
     def __init__(
         self,
-        task: Callable[[LabelledText], ClassificationTask],
+        task: Callable[[LabelledText], TextTask],
         data: LabelledText | None,
         metrics: Metrics,
         progress: Progress,
@@ -67,14 +67,14 @@ class Evaluations:
         self._every = every
         self._steps = steps
 
-    def at(self, step: int, name: str) -> float | None:
-        """The accuracy after so many steps, noted under its name; None without data."""
+    def at(self, step: int, name: str) -> dict[str, float]:
+        """Metrics after so many steps, noted under that name; none without data."""
         if self._data is None:
-            return None
-        accuracy = self._task(self._data).accuracy()
-        self._metrics.note(step, accuracy)
-        self._progress.evaluated(name, accuracy)
-        return accuracy
+            return {}
+        found = evaluate(self._task(self._data))
+        self._metrics.note(step, found)
+        self._progress.evaluated(name, found)
+        return found
 
     def after_step(self, steps: int) -> None:
         """To be called after each step, with the number of steps so far."""
@@ -84,25 +84,34 @@ class Evaluations:
 
 
 class Metrics:
-    """Accuracies on public evaluation data by step; those of an interrupted run are kept."""
+    """Metrics on public evaluation data by step; those of an interrupted run are kept."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._accuracy: dict[int, float] = {}
+        self._of_step: dict[int, dict[str, float]] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
-                self._accuracy[entry["step"]] = entry["accuracy"]
+                self._of_step[entry.pop("step")] = entry
 
-    def note(self, step: int, accuracy: float) -> None:
-        """Add one and write all."""
-        self._accuracy[step] = accuracy
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Add those of a step and write all."""
+        self._of_step[step] = metrics
         self.write()
 
     def write(self) -> None:
         """Write all, by ascending step."""
         lines = [
-            json.dumps({"step": step, "accuracy": self._accuracy[step]}) + "\n"
-            for step in sorted(self._accuracy)
+            json.dumps({"step": step, **self._of_step[step]}) + "\n"
+            for step in sorted(self._of_step)
         ]
         write_whole(self._path, "".join(lines))
+
+
+def named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as a summary has them: `private_accuracy`; an unknown accuracy where there are none.
+
+    Args:
+        prefix: what the model had learned: "zero_shot", "private" or "non_private".
+    """
+    return {f"{prefix}_{name}": value for name, value in (metrics or {"accuracy": None}).items()}

@@ -68,18 +68,19 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
 
 def exclusions(header: dict[str, Any]) -> list[str]:
     """What the guarantee does not cover, one sentence each."""
-    data = header["config"]["data"]
+    config = header.get("config", {})  # a module's own run has none
+    data = config.get("data", {})
     sentences = []
-    if data["population"] is None:
+    if data.get("population") is None:
         sentences.append(f"The number of units, {header['plan']['population']}, is public.")
     else:
         sentences.append(
             "The number of units was given by the user; it is covered only if it was rounded or "
             "noised."
         )
-    if data["eval"] is not None:
+    if data.get("eval") is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
-    registry = header["config"].get("privacy", {}).get("registry")
+    registry = config.get("privacy", {}).get("registry")
     others = "Other runs on the same data, and settings tried before this run, add to ε"
     return [
         *sentences,

@@ -12,24 +12,21 @@ from torch import nn
 from hushtune.models.load import LoadedModel
 from hushtune.models.offload import streams
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.tasks.readouts import Example, ReadOut, example_length
+from hushtune.tasks.task import TextTask
 from hushtune.together import few_move, filled, moves_together, pays, slices_of_passes
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import Inputs, MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
-from hushtune.zo.probe import ProbeError, Slopes, is_isolated, keeps_exactly, measure_slopes
+from hushtune.zo.probe import ProbeError, Slopes, choose_scale, is_isolated, keeps_exactly
 from hushtune.zo.substitution import parameters_reached
 
 #: The only parameter that moves when an encoder's head is tuned.
 LABEL_VECTORS = "label_vectors"
-
-#: Slopes at λ and 2λ should agree at least this well, or a larger λ is tried.
-_WANTED_AGREEMENT = 0.9
 
 #: Rows of dummy text, about; each text stands there with several labels in turn.
 _DUMMY_ROWS = 48
@@ -55,7 +52,7 @@ class Probe:
     shapes: list[Shape]
     prefix: FrozenPrefix
     losses: HeadLosses | MovedLosses
-    task: ClassificationTask
+    task: TextTask
     perturbation_scale: float
     slopes: Slopes
 
@@ -71,7 +68,7 @@ def run_probe(
     directions_a_step: int,
     tokens: int,
     perturbation_scale: float | None,
-    private: bool,
+    isolation: bool,
 ) -> Probe:
     """Look at the model on dummy text.
 
@@ -79,18 +76,19 @@ def run_probe(
         directions_a_step: K.
         tokens: tokens that a forward pass should have at most.
         perturbation_scale: λ, or None to choose it.
-        private: whether examples must not touch each other.
+        isolation: whether to try that examples do not touch each other.
 
     Raises:
         ProbeError: if the loss is not finite or does not depend on the moving parameters.
     """
-    shortest = example_length(loaded.readout.dummy)
+    readout = loaded.readout
+    shortest = example_length(readout.dummy)
     shapes = [shape for shape in shapes if shape.length >= shortest]  # no text fits the others
     streamed = streams(loaded.model)
     if streamed:
         shapes = [replace(shape, directions=directions_a_step) for shape in shapes]
     dummies = _dummy_data(loaded)
-    task = ClassificationTask(loaded.readout, dummies, shapes)
+    task = TextTask(loaded.readout, dummies, shapes)
     some = dict(next(iter(task.micro_batches(np.arange(dummies.units)))).inputs)
     with torch.inference_mode():
         if not torch.isfinite(task.losses(some)).all():
@@ -98,8 +96,7 @@ def run_probe(
                 "model.name: its loss on plain public text is not finite; expected finite weights, "
                 "and a model.dtype with enough range for them."
             )
-    one = loaded.readout.collate([loaded.readout.dummy], shapes[0].length)
-    reached = parameters_reached(parameters, lambda: loaded.readout.scores(dict(one)))
+    reached = parameters_reached(parameters, lambda: task.losses(some))
     if not reached:
         raise ProbeError("model.tune: the loss does not depend on the parameters that move.")
     moving = {name: parameter for name, parameter in parameters.items() if name in reached}
@@ -108,12 +105,12 @@ def run_probe(
     prefix = find_frozen_prefix(task.model, moving, lambda: task.losses(some))
     directions = make_directions(seed, moving, distribution)
 
-    def make(task: ClassificationTask, shapes: list[Shape]) -> HeadLosses | MovedLosses:
+    def make(task: TextTask, shapes: list[Shape]) -> HeadLosses | MovedLosses:
         return make_losses(task, moving, scales, directions, prefix, shapes)
 
     losses = make(task, shapes)
     candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
-    if private:
+    if isolation:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
         alone = [replace(shape, rows=1) for shape in coupled]
         if coupled_shapes(losses, loaded.readout, alone, candidates[0], directions_a_step):
@@ -122,16 +119,22 @@ def run_probe(
                 "next; expected a model without memory and without chance."
             )
         shapes = [replace(shape, rows=1) if shape in coupled else shape for shape in shapes]
-    task = ClassificationTask(loaded.readout, dummies, shapes)
+    task = TextTask(loaded.readout, dummies, shapes)
     losses = make(task, shapes)
-    scale, slopes = _choose_scale(losses, task, candidates)
+    scale, slopes = choose_scale(
+        losses,
+        list(task.micro_batches(np.arange(task.rows))),
+        candidates,
+        # A median over few directions is biased low; a head's directions are free.
+        directions=64 if isinstance(losses, HeadLosses) else 8,
+    )
     several = filled(
         shapes, tokens=tokens, sequences=loaded.readout.sequences, directions=directions_a_step
     )
     adapters = isinstance(losses, MovedLosses) and few_move(loaded.model, moving, directions_a_step)
     if adapters and not streamed and several != shapes:
         joint = make(task, several)
-        if private:
+        if isolation:
             coupled = coupled_shapes(joint, loaded.readout, several, scale, directions_a_step)
             several = [replace(each, directions=1) if each in coupled else each for each in several]
             joint = make(task, several)
@@ -149,7 +152,7 @@ def make_directions(
 
 
 def make_losses(
-    task: ClassificationTask,
+    task: TextTask,
     parameters: dict[str, nn.Parameter],
     scales: dict[str, float],
     directions: Directions,
@@ -169,7 +172,7 @@ def _dummy_data(loaded: LoadedModel) -> LabelledText:
     """Public texts, each with every label in turn (with eight of them where there are many)."""
     labels = np.unique(np.linspace(0, loaded.readout.labels - 1, 8).round().astype(np.int64))
     count = max(8, _DUMMY_ROWS // len(labels))
-    texts = [text for text in dummy_texts(count) for _ in labels]
+    texts = [loaded.readout.text_of(text) for text in dummy_texts(count) for _ in labels]
     return LabelledText(texts, np.tile(labels, count), np.arange(len(texts)))
 
 
@@ -180,20 +183,6 @@ def _candidates(loaded: LoadedModel, parameters: dict[str, nn.Parameter]) -> lis
     if activations != torch.float32 and adapters:
         return [1e-2, 3e-2]
     return [1e-3, 3e-3, 1e-2]
-
-
-def _choose_scale(
-    losses: HeadLosses | MovedLosses, task: ClassificationTask, candidates: Sequence[float]
-) -> tuple[float, Slopes]:
-    batches = list(task.micro_batches(np.arange(task.rows)))
-    # A median over few directions is biased low; a head's directions are free.
-    directions = 64 if isinstance(losses, HeadLosses) else 8
-    seen: list[tuple[float, Slopes]] = []
-    for scale in candidates:
-        seen.append((scale, measure_slopes(losses, batches, scale, directions)))
-        if seen[-1][1].agreement >= _WANTED_AGREEMENT:
-            break
-    return max(seen, key=lambda pair: pair[1].agreement)
 
 
 def coupled_shapes(
@@ -215,11 +204,13 @@ def coupled_shapes(
                     "model.tune: on this machine a row's product with the head depends on the "
                     "other rows of a block, so that head alone cannot be tuned privately."
                 )
+    # All moves of a head are one product.
+    joined = streams(readout.model) or isinstance(losses, HeadLosses)
     return [
         shape
         for shape in shapes
         if not all(
-            is_isolated(losses, _collated(readout, shape), shape.rows, scale, moved)
+            is_isolated(losses, _collated(readout, shape), shape.rows, scale, moved, joined=joined)
             for moved in slices_of_passes(readout.model, shape)
         )
     ]
@@ -253,7 +244,7 @@ def _fitting(readout: ReadOut, text: str, length: int) -> Example:
     """The beginning of the text that fits into so many tokens."""
     words = text.split()
     while words:
-        example = readout.encode(" ".join(words))
+        example = readout.encode(readout.text_of(" ".join(words)))
         if example_length(example) <= length:
             return example
         words = words[: len(words) * 3 // 4]

@@ -15,7 +15,7 @@ from hushtune import config as configuration
 from hushtune import evaluation
 from hushtune import session as sessions
 from hushtune.config import Config
-from hushtune.evaluation import Evaluations, Metrics, read_data
+from hushtune.evaluation import Evaluations, Metrics, named, read_data
 from hushtune.files import write_config, write_json
 from hushtune.guarantee import describe_guarantee
 from hushtune.memory import peak_gpu_memory, peak_memory
@@ -27,8 +27,8 @@ from hushtune.privacy.ledger import Ledger, LedgerError
 from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.steps import PrivateSteps, Steps
 from hushtune.session import Session
-from hushtune.tasks.classification import FeatureStore
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import FeatureStore
 from hushtune.trainer import train as train_steps
 
 LEDGER = "ledger.jsonl"
@@ -93,10 +93,10 @@ def train(
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
         write_json(folder / "privacy.json", guarantee)
         metrics.write()
-        trained = "private_accuracy" if session.header["private"] else "non_private_accuracy"
+        trained = "private" if session.header["private"] else "non_private"
         summary = {
-            "zero_shot_accuracy": zero_shot,
-            trained: final,
+            **named("zero_shot", zero_shot),
+            **named(trained, final),
             "epsilon": guarantee["epsilon"],
             "delta": guarantee["delta"],
             "steps": steps,

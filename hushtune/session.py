@@ -39,8 +39,8 @@ from hushtune.probe import (
 )
 from hushtune.sizing import bytes_a_token, costs, fitting_tokens
 from hushtune.tasks.batches import Shape, bucket_shapes
-from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import FeatureStore, TextTask
 from hushtune.zo.directions import Directions
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import MovedLosses
@@ -73,6 +73,7 @@ class Session:
         header: the ledger's first line.
         probe: what was found on public text; None in a resumed session.
         features: where only a head moves, the frozen encoder's features of texts seen so far.
+        isolation_tried: whether it was tried on this machine that examples do not touch each other.
     """
 
     config: Config
@@ -86,6 +87,7 @@ class Session:
     header: dict[str, Any]
     probe: Probe | None = None
     features: FeatureStore = field(default_factory=dict)
+    isolation_tried: bool = False
 
     @property
     def directions(self) -> Directions:
@@ -102,13 +104,13 @@ class Session:
             step_size=self.settings.step_size(self.plan.steps),
         )
 
-    def task(self, data: LabelledText) -> ClassificationTask:
+    def task(self, data: LabelledText) -> TextTask:
         """The model's task on `data`."""
         head_only = set(self.parameters) == {LABEL_VECTORS}
         features = self.features if head_only else None
-        return ClassificationTask(self.loaded.readout, data, self.shapes, features)
+        return TextTask(self.loaded.readout, data, self.shapes, features)
 
-    def losses(self, task: ClassificationTask) -> HeadLosses | MovedLosses:
+    def losses(self, task: TextTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""
         losses = make_losses(
             task, self.parameters, self.scales, self.directions, self._prefix, self.shapes
@@ -138,7 +140,7 @@ class Session:
         Raises:
             LedgerError: if examples would touch each other here.
         """
-        nothing = LabelledText([], np.empty(0, np.int64), np.empty(0, np.int64))
+        nothing = LabelledText.unlabelled([])
         losses = make_losses(
             self.task(nothing),
             self.parameters,
@@ -159,6 +161,7 @@ class Session:
                 f"on this machine {coupled[0].rows} texts of {coupled[0].length} tokens touch each "
                 "other's losses; go on where the run began, or begin a new run here."
             )
+        self.isolation_tried = True
 
     @cached_property
     def _prefix(self) -> FrozenPrefix:
@@ -171,12 +174,14 @@ class Session:
         )
 
 
-def begin(config: Config, *, units: int) -> Session:
+def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
     """A new session: load the model, probe it on public text, fix settings, noise and steps.
 
     Args:
         units: the number of units in the training data; used as public unless
             `data.population` is given.
+        try_isolation: whether to try, on public text, that examples do not touch each other. Only
+            a session that nothing is trained in can do without.
 
     Raises:
         ConfigError: a setting that cannot be used with this model or this number of units.
@@ -213,7 +218,7 @@ def begin(config: Config, *, units: int) -> Session:
         directions_a_step=budget.directions,
         tokens=tokens,
         perturbation_scale=_given(config.method.perturbation_scale),
-        private=config.privacy.mechanism != "none",
+        isolation=try_isolation and config.privacy.mechanism != "none",
     )
     scales = dict.fromkeys(probe.parameters, 1.0)
     typical_slope = probe.slopes.typical
@@ -256,9 +261,11 @@ def begin(config: Config, *, units: int) -> Session:
         "public_seed": config.seed,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
-    return Session(
+    session = Session(
         config, loaded, tune, probe.parameters, scales, probe.shapes, settings, plan, header, probe
     )
+    session.isolation_tried = try_isolation
+    return session
 
 
 def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
@@ -299,9 +306,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
 
 def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
     """The model, with adapters where asked for, and the parameters that move."""
-    loaded = load_model(
-        config.model, config.task, max_length=config.data.max_length, seed=config.seed
-    )
+    loaded = load_model(config.model, config.task, config.data, seed=config.seed)
     tune = config.model.tune
     if tune == "auto":
         tune = "head" if loaded.kind in ("descriptions", "head") else "lora"

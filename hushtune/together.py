@@ -19,7 +19,7 @@ from torch import nn
 
 from hushtune.models.offload import streams
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.task import TextTask
 from hushtune.zo.estimators import Move
 from hushtune.zo.losses import PROBE_CHARGE, Inputs, Together
 from hushtune.zo.probe import Losses
@@ -80,7 +80,7 @@ def filled(shapes: Sequence[Shape], *, tokens: int, sequences: int, directions: 
 def pays(
     one: Losses,
     several: Losses,
-    task: ClassificationTask,
+    task: TextTask,
     shapes: Sequence[Shape],
     scale: float,
 ) -> bool:

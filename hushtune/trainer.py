@@ -8,9 +8,11 @@ it as return value of `slopes_of` and nowhere else. Nothing of a step is logged,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
+from hushtune.methods import Settings
 from hushtune.privacy.ledger import StepFailed
 from hushtune.privacy.steps import Steps, kind_of
 from hushtune.session import Session
@@ -18,9 +20,23 @@ from hushtune.tasks.data import LabelledText
 from hushtune.zo.estimators import moves, slopes
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import MovedLosses
+from hushtune.zo.update import Update
 
 #: Called after each step with the number of steps charged so far.
 AfterStep = Callable[[int], None]
+
+
+class Units(Protocol):
+    """Which rows of the data belong to which unit of privacy."""
+
+    @property
+    def unit_of_row(self) -> np.ndarray:
+        """(rows,) int64, 0 … units-1; all rows of a unit stand together."""
+        ...
+
+    def rows_of(self, units: np.ndarray) -> np.ndarray:
+        """All rows of the given units (ascending indices), units in order."""
+        ...
 
 
 def train(
@@ -44,19 +60,43 @@ def train(
     Raises:
         OSError: if the ledger cannot be made durable. The step is charged and lost.
         StepFailed: if the step's computation failed; it is never tried again at another shape.
-        ValueError: if the ledger is that of another session.
+        ValueError: if the ledger is that of another session, or nobody tried on this machine
+            whether examples touch each other.
     """
     if steps.ledger.header["plan"] != session.plan.to_json():
         raise ValueError("Expected the ledger's plan to be the session's.")
-    chosen = session.settings
+    if steps.left and steps.ledger.header["private"] and not session.isolation_tried:
+        raise ValueError("Expected a session whose isolation of examples was tried.")
     losses = _losses(session, data)
-    update = session.update()
-    passes = moves(chosen.estimator, session.plan.directions, chosen.perturbation_scale)
+    take_steps(steps, losses, session.update(), session.settings, data, after_step=after_step)
+
+
+def take_steps(
+    steps: Steps,
+    losses: HeadLosses | MovedLosses,
+    update: Update,
+    settings: Settings,
+    data: Units,
+    *,
+    after_step: AfterStep = lambda _: None,
+) -> None:
+    """`train`, from what a session is made of.
+
+    Args:
+        steps: sampling, clip and noise, bound to the open ledger.
+        losses: evaluates losses of the data's rows at moved parameters.
+        update: applies releases to the parameters.
+        settings: the method's.
+        data: which rows a unit has.
+        after_step: told of every step that is done.
+    """
+    estimator, scale = settings.estimator, settings.perturbation_scale
+    passes = moves(estimator, steps.ledger.header["plan"]["directions"], scale)
 
     def slopes_of(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
         rows = data.rows_of(units)
         values = losses.at(rows, passes, charge=charge)
-        return slopes(chosen.estimator, values, chosen.perturbation_scale), data.unit_of_row[rows]
+        return slopes(estimator, values, scale), data.unit_of_row[rows]
 
     for charge, released in steps.ledger.releases.items():
         update.apply(charge, released)

@@ -7,7 +7,12 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test may fail because a machine was slow.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from hushtune.config import LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import TextTask
 from hushtune.together import moves_together
 from hushtune.zo.directions import Directions
 from hushtune.zo.losses import MovedLosses
@@ -27,7 +27,7 @@ class Setting:
 
     loaded: LoadedModel
     parameters: dict[str, nn.Parameter]
-    task: ClassificationTask
+    task: TextTask
     prefix: FrozenPrefix
 
     def losses(
@@ -53,13 +53,15 @@ def make_setting(
     words: Sequence[str],
     **task: str,
 ) -> Setting:
-    """Two classes, that the texts belong to in turn.
+    """Two classes that the texts belong to in turn, or another kind of task.
 
     Args:
         tune: what moves, and the names of layers that get adapters.
     """
     labels = dict(zip(("negative", "positive"), words, strict=True))
-    loaded = load_model(model, TaskConfig(labels=labels, **task), max_length=32, seed=0)  # type: ignore[arg-type]
+    settings = TaskConfig(labels={} if "kind" in task else labels, **task)  # type: ignore[arg-type]
+    data = DataConfig(max_length=32, max_completion_length=8)
+    loaded = load_model(model, settings, data, seed=0)
     if tune[0] == "lora":
         add_lora(loaded, LoraConfig(r=2, target_modules=tuple(tune[1:])), seed=0)
     parameters = moving_parameters(loaded, tune[0])
@@ -68,7 +70,8 @@ def make_setting(
             if ".lora_B." in name or ".lora_embedding_A." in name:  # zero at first
                 parameter.add_(0.1)
     rows = np.arange(len(texts))
-    of_texts = ClassificationTask(loaded.readout, LabelledText(list(texts), rows % 2, rows), shapes)
+    read = [loaded.readout.text_of(text) for text in texts]
+    of_texts = TextTask(loaded.readout, LabelledText(read, rows % 2, rows), shapes)
     some = next(iter(of_texts.micro_batches(rows))).inputs
     prefix = find_frozen_prefix(of_texts.model, parameters, lambda: of_texts.losses(dict(some)))
     return Setting(loaded, parameters, of_texts, prefix)

@@ -16,17 +16,20 @@ from hushtune.cli.arguments import parse_run
 from hushtune.config import Config, ConfigError
 from hushtune.files import write_config
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
 #: Every setting there is. A new one needs a reason; the test makes somebody give it.
 SETTINGS = """
-    data.combine data.eval data.identity data.label data.max_length data.population data.text
-    data.train data.unit eval_every method.batch method.clip_norm method.directions
+    data.choices data.combine data.completion data.eval data.identity data.label
+    data.max_completion_length data.max_length data.messages data.population data.prompt data.second
+    data.text data.train data.unit eval_every method.batch method.clip_norm method.directions
     method.distribution method.optimizer
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
     model.lora.alpha model.lora.dtype model.lora.r model.lora.target_modules model.name
     model.offload model.quantise model.tune output
     privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism privacy.registry seed
-    task.kind task.labels task.readout task.template
+    task.kind task.labels task.options task.readout task.template
 """
 
 
@@ -48,6 +51,11 @@ def settings(value: Any, prefix: str = "") -> set[str]:
 
 def test_there_are_no_more_settings_than_these():
     assert settings(Config()) == set(SETTINGS.split())
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_accepted(path: Path):
+    configuration.check(configuration.load(path))
 
 
 def test_a_number_with_an_exponent_needs_no_dot(tmp_path: Path):

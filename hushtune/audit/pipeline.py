@@ -99,7 +99,12 @@ def audit_pipeline(
     Raises:
         AuditError: if a value is out of range, or what ran was not the audited plan.
     """
-    plan = session.plan
+    plan, config = session.plan, session.config
+    if config.task.kind != "classification" or config.data.second is not None:
+        raise AuditError(
+            "task.kind: canaries are made for tasks that classify single texts, and this run's "
+            "task is another one."
+        )
     steps = plan.steps if steps is None else steps
     if not 1 <= steps <= plan.steps:
         raise AuditError(f"--steps: {steps} is not accepted; it must be from 1 to {plan.steps}.")

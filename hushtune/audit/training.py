@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class _StopAfter:
         if charges == self._steps:
             raise _Enough
 
-    def evaluated(self, name: str, accuracy: float) -> None: ...
+    def evaluated(self, name: str, metrics: Mapping[str, float]) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)

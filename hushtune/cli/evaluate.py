@@ -13,16 +13,16 @@ from hushtune.cli.arguments import parse_flags
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the accuracy of a run's model on public data."""
+    """Print the metrics of a run's model on public data."""
 
     def command(
         run: Annotated[str, tyro.conf.Positional], data: str, json: bool = False
     ) -> tuple[str, str, bool]:
-        """Accuracy of a run's model. The data is treated as PUBLIC: the number is exact.
+        """Metrics of a run's model. The data is treated as PUBLIC: the numbers are exact.
 
         Args:
             run: a run folder.
-            data: labelled text, in the run's columns.
+            data: rows as the run's task reads them, in the run's columns.
             json: print one line for machines.
         """
         return run, data, json
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from hushtune.config import ConfigError, from_values, same_data
     from hushtune.models.restore import load_tuned
     from hushtune.privacy import ledger as ledgers
-    from hushtune.report.words import show
+    from hushtune.report.words import metric_text, show
     from hushtune.tasks.data import read_labelled_text
 
     comparison = holds_comparison(Path(folder))
@@ -47,10 +47,11 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"--data: {path} is the run's private training data; public data is needed."
         )
-    labelled = read_labelled_text(path, config.data, tuple(config.task.labels), with_units=False)
+    rows = read_labelled_text(path, config.data, config.task, with_units=False)
+    metrics = load_tuned(folder, header).evaluate(rows)
     result = {
-        "accuracy": load_tuned(folder, header).accuracy(labelled),
-        "rows": len(labelled.texts),
+        **metrics,
+        "rows": len(rows.texts),
         "data": path,
         "data_is_public": True,
     }
@@ -62,7 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         show(
             "",
             {
-                "accuracy": f"{result['accuracy']:.1%} of {result['rows']} rows",
+                **{name.replace("_", " "): metric_text(name, metrics[name]) for name in metrics},
+                "rows": len(rows.texts),
                 "data": f"{path}, treated as public",
                 "[bold red]comparison[/bold red]": LABEL if comparison else None,
             },

@@ -31,7 +31,9 @@ def run(arguments: Sequence[str]) -> int:
     needed, free = _needed(config), available()
     if needed is not None and needed > free and not as_json:
         print(f"needs about {needed >> 20} MiB, {free >> 20} MiB are free", file=sys.stderr)
-    session = sessions.begin(config, units=count_units(config.data.train, config.data))
+    # What takes longest is tried where it counts: when training begins.
+    units = count_units(config.data.train, config.data)
+    session = sessions.begin(config, units=units, try_isolation=False)
     evaluation_rows = 0
     if config.data.eval is not None:
         evaluation_rows = sum(1 for _ in read_rows(config.data.eval))
@@ -94,6 +96,9 @@ def run(arguments: Sequence[str]) -> int:
             else None,
             "together": f"up to {directions_a_pass} directions in a forward pass"
             if directions_a_pass > 1
+            else None,
+            "isolation": "whether examples touch each other is tried when training begins"
+            if isinstance(plan, PrivacyPlan)
             else None,
             "weights": f"streamed from {_HOMES[offload]}, each once a micro-batch for all moves"
             if offload != "none"

@@ -23,10 +23,10 @@ from hushtune.comparison.gradients import clip_factors, norm_of
 from hushtune.config import ConfigError
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier, embed
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.tasks.readouts import ReadOut, example_length
+from hushtune.tasks.task import TextTask
 from hushtune.zo.losses import Inputs
 
 #: Bytes of per-example gradients of one parameter, unless a single example has more.
@@ -91,7 +91,7 @@ class GhostGradients:
         held = [each.numel() * 4 for each in self._hooks.with_gradients()]
         most = max(1, _MICRO_BATCH_BYTES // max(held, default=1))
         shapes = [Shape(min(most, shape.rows), shape.length) for shape in shapes]
-        self._task = ClassificationTask(self._readout, data, shapes)
+        self._task = TextTask(self._readout, data, shapes)
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -116,7 +116,7 @@ class GhostGradients:
                 total += some
         return totals
 
-    def _losses_and_norms(self, task: ClassificationTask, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def _losses_and_norms(self, task: TextTask, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """(rows,) losses, with their graph; (parameters, rows) float64 norms of their gradients."""
         hooks = self._hooks
         hooks.examples, hooks.sequences = len(inputs["labels"]), len(inputs["input_ids"])
@@ -152,13 +152,13 @@ class GhostGradients:
         (batch,) = task.micro_batches(np.arange(task.rows))
         return self._losses_and_norms(task, batch.inputs)[1].cpu()
 
-    def _dummies(self, *, rows: int) -> ClassificationTask:
+    def _dummies(self, *, rows: int) -> TextTask:
         """Public texts in micro-batches of `rows` rows."""
-        texts = dummy_texts(_CHECKED_TEXTS)
+        texts = [self._readout.text_of(text) for text in dummy_texts(_CHECKED_TEXTS)]
         places = np.arange(_CHECKED_TEXTS)
         data = LabelledText(texts, places % self._readout.labels, places)
         longest = max(example_length(self._readout.encode(text)) for text in texts)
-        return ClassificationTask(self._readout, data, [Shape(rows, longest)])
+        return TextTask(self._readout, data, [Shape(rows, longest)])
 
 
 class _Refused(ConfigError):

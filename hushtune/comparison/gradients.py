@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.task import TextTask
 
 #: Examples whose gradients by the label vectors are held at a time.
 _BLOCK_ROWS = 256
@@ -30,7 +30,7 @@ class GradientSums(Protocol):
 class HeadGradients:
     """Gradients by the label vectors on top of a frozen encoder; every text is encoded once."""
 
-    def __init__(self, task: ClassificationTask, head: nn.Parameter) -> None:
+    def __init__(self, task: TextTask, head: nn.Parameter) -> None:
         self._task = task
         self._head = head
         with torch.no_grad():

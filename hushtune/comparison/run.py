@@ -19,7 +19,7 @@ from hushtune.comparison.ghost import GhostGradients
 from hushtune.comparison.gradients import GradientSums, HeadGradients
 from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
-from hushtune.evaluation import Evaluations, Metrics, read_data
+from hushtune.evaluation import Evaluations, Metrics, named, read_data
 from hushtune.files import write_config, write_json
 from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
@@ -30,9 +30,9 @@ from hushtune.probe import LABEL_VECTORS
 from hushtune.report.words import guarantee_line
 from hushtune.session import load_moving
 from hushtune.tasks.batches import Shape, bucket_shapes
-from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import example_length
+from hushtune.tasks.task import FeatureStore, TextTask
 
 _EXCLUSIONS = [
     "ε is that of the plan, had the noise been drawn exactly: floating-point noise and sums can "
@@ -69,9 +69,9 @@ class Comparison:
     plan: FirstOrderPlan
     features: FeatureStore | None
 
-    def task(self, data: LabelledText) -> ClassificationTask:
+    def task(self, data: LabelledText) -> TextTask:
         """The model's task on `data`."""
-        return ClassificationTask(self.loaded.readout, data, self.shapes, self.features)
+        return TextTask(self.loaded.readout, data, self.shapes, self.features)
 
     def gradients(self, data: LabelledText, closing: ExitStack) -> GradientSums:
         """What sums clipped gradients of `data`; hooks go when `closing` does."""
@@ -135,8 +135,8 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
     metrics.write()
     summary = {
         "comparison": LABEL,
-        "zero_shot_accuracy": zero_shot,
-        "private_accuracy": final,
+        **named("zero_shot", zero_shot),
+        **named("private", final),
         "epsilon": claim["epsilon"],
         "delta": claim["delta"],
         "steps": plan.steps,

@@ -106,7 +106,11 @@ def _check_quantise(config: Config) -> None:
 
 
 def _check_task(config: Config) -> None:
-    labels = config.task.labels
+    task = config.task
+    if task.kind != "classification":
+        _check_learned_text(config)
+        return
+    labels = task.labels
     words = list(labels.values())
     _require(
         len(labels) >= 2,
@@ -116,6 +120,32 @@ def _check_task(config: Config) -> None:
     )
     _require(all(word.strip() for word in words), "task.labels", labels, "labels with words")
     _require(len({*words}) == len(words), "task.labels", labels, "different words for each label")
+
+
+def _check_learned_text(config: Config) -> None:
+    """Tasks without labels of their own."""
+    task, data = config.task, config.data
+    without = f"left out with task.kind {task.kind}"
+    _require(not task.labels, "task.labels", task.labels, without)
+    _require(task.readout == "auto", "task.readout", task.readout, without)
+    _require(data.second is None, "data.second", data.second, without)
+    if task.kind not in ("multiple-choice", "completion"):
+        _require(not task.template, "task.template", task.template, without)
+        return
+    _require(task.options >= 2, "task.options", task.options, "at least 2")
+    _require(
+        len(data.choices) in (1, task.options),
+        "data.choices",
+        data.choices,
+        f"one column with a list, or as many columns as task.options, {task.options}",
+    )
+    most = data.max_length // 2
+    _require(
+        1 <= data.max_completion_length <= most,
+        "data.max_completion_length",
+        data.max_completion_length,
+        f"from 1 to half of data.max_length, {most}",
+    )
 
 
 def _check_method(config: Config) -> None:

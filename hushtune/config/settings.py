@@ -58,13 +58,23 @@ class DataConfig:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     train: str = ""
-    """JSONL, CSV or Parquet with a text and a label column; private."""
+    """JSONL, CSV or Parquet with the columns that the task reads; private."""
     eval: str | None = None
     """The same columns; treated as PUBLIC: accuracies on it are printed as they are."""
     text: str = "text"
     """Name of the text column."""
+    second: str | None = None
+    """Column of a second text, where pairs are classified; the template has {second} for it."""
     label: str = "label"
-    """Name of the label column."""
+    """Name of the label column; of multiple-choice: the right option, or its number from 0."""
+    choices: tuple[str, ...] = ("choices",)
+    """Column with a list of options, or one column for each option."""
+    prompt: str = "prompt"
+    """Column that a completion follows, where the task has no template."""
+    completion: str = "completion"
+    """Column of completions: a text, or a list of right ones, of which the first is learned."""
+    messages: str = "messages"
+    """Column of conversations: lists of messages with role and content."""
     unit: str | None = None
     """Column that names the unit of privacy, such as user_id; none: every row is a unit."""
     combine: Literal["mean", "sum"] = "mean"
@@ -74,7 +84,9 @@ class DataConfig:
     identity: str | None = None
     """Name under which a registry adds up everything that was spent on this data set."""
     max_length: int = 128
-    """Longest text in tokens; the rest of a longer one is cut off."""
+    """Longest text in tokens; the rest of a longer one is cut off (of a prompt: its beginning)."""
+    max_completion_length: int = 32
+    """Longest completion, or option, in tokens; also how long a generated one may be."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +95,21 @@ class TaskConfig:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    kind: Literal["classification"] = "classification"
+    kind: Literal[
+        "classification", "multiple-choice", "completion", "chat", "language-modelling"
+    ] = "classification"
+    """What is learned: a label, which option follows, a completion, the assistant's turns, or the
+    text itself."""
     readout: Literal["auto", "mask", "continuation", "head", "descriptions"] = "auto"
     """Where labels are read: words at the mask, words as continuation, a classification head,
     or the cosine to encoded descriptions; auto: what the model was made for."""
     template: str = ""
-    """Text with {text} and {label}; empty: '{text} It was {label}.' (or '{text}')."""
+    """Classification: text with {text} and {label}; empty: '{text} It was {label}.' (or '{text}').
+    multiple-choice and completion: the prompt, with columns in braces."""
     labels: dict[str, str] = field(default_factory=dict)
     """Label in the data: the words (or description) that stand for it."""
+    options: int = 2
+    """Of multiple-choice: how many options every row has."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hushtune.config import ConfigError, ModelConfig, TaskConfig
-from hushtune.models.encoder import EncoderClassifier, describe_labels, pooling_of
+from hushtune.config import ConfigError, DataConfig, ModelConfig, TaskConfig
 from hushtune.models.isolation import refuse_coupling
 from hushtune.models.offload import WITHOUT_WEIGHTS, stored, stream
 from hushtune.models.quantised import (
@@ -23,17 +22,9 @@ from hushtune.models.quantised import (
     stored_quantisation,
     stored_tensors,
 )
-from hushtune.tasks.readouts import (
-    CausalReadOut,
-    DescriptionsReadOut,
-    EncoderDecoderReadOut,
-    HeadReadOut,
-    MaskReadOut,
-    ReadOut,
-)
+from hushtune.models.reading import ReadOutKind, make_readout, readout_kind
+from hushtune.tasks.readouts import ReadOut
 from hushtune.zo.directions import Directions
-
-ReadOutKind = Literal["mask", "continuation", "encoder-decoder", "head", "descriptions"]
 
 #: Libraries that note at import which of their optional parts are not there.
 _TALKATIVE = ("torchao", "bitsandbytes", "torch.utils._pytree")
@@ -70,10 +61,13 @@ class LoadedModel:
         return self.readout.model
 
 
-def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: int) -> LoadedModel:
+def load_model(model: ModelConfig, task: TaskConfig, data: DataConfig, *, seed: int) -> LoadedModel:
     """Load the model, in evaluation mode, with parameters that are new drawn publicly.
 
     Args:
+        model: which one, and how it is held in memory.
+        task: what it is to do.
+        data: how long texts are, and whether they are pairs; nothing is read.
         seed: the public seed, for heads that the checkpoint does not hold.
 
     Raises:
@@ -88,7 +82,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
             "folder written by save_pretrained, or a name on the hub."
         )
     config = hub_call(model.name, "AutoConfig")
-    kind = _readout_kind(model.name, config, task.readout)
+    kind = readout_kind(config, task)
     tokenizer = hub_call(model.name, "AutoTokenizer")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -118,7 +112,7 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
         network.config.pad_token_id = tokenizer.pad_token_id
     refuse_coupling(network)
     _refuse_missing_embeddings(network, tokenizer)
-    _refuse_longer_than_positions(network, max_length)
+    _refuse_longer_than_positions(network, data.max_length)
     if quantised_by is not None:
         prepare_stored(network, None if model.dtype == "auto" else _DTYPES[model.dtype])
 
@@ -134,7 +128,9 @@ def load_model(model: ModelConfig, task: TaskConfig, *, max_length: int, seed: i
     if model.quantise != "none":
         quantise(network, model.quantise, dtype=_DTYPES[model.dtype], device=device, new=new)
     _draw(network, new, seed)
-    readout = _readout(kind, network, tokenizer, model.name, task, max_length)
+    readout = make_readout(
+        kind, network, tokenizer, task, data, name=model.name, streamed=model.offload != "none"
+    )
     return LoadedModel(readout, kind, tokenizer, base_hash, tuple(sorted(new)))
 
 
@@ -205,51 +201,6 @@ def hub_call(name: str, auto_class: str, **options: Any) -> Any:
             f"model.name: {name} is not accepted by {auto_class} ({first_line}); it must be a "
             "folder written by save_pretrained, or a name on the hub."
         ) from None
-
-
-def _readout_kind(name: str, config: Any, asked: str) -> ReadOutKind:
-    """The read-out that was asked for, or the one the checkpoint was made for."""
-    if asked == "continuation" or asked == "auto":
-        encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
-        if asked == "continuation":
-            return "encoder-decoder" if encoder_decoder else "continuation"
-    else:
-        return asked  # type: ignore[return-value]
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    endings: dict[str, ReadOutKind] = {
-        "ForMaskedLM": "mask",
-        "ForCausalLM": "continuation",
-        "LMHeadModel": "continuation",
-        "ForConditionalGeneration": "encoder-decoder",
-        "ForSequenceClassification": "head",
-    }
-    for ending, kind in endings.items():
-        if architecture.endswith(ending):
-            return kind
-    return "descriptions"
-
-
-def _readout(
-    kind: ReadOutKind,
-    network: nn.Module,
-    tokenizer: Any,
-    name: str,
-    task: TaskConfig,
-    max_length: int,
-) -> ReadOut:
-    words = list(task.labels.values())
-    if kind == "mask":
-        return MaskReadOut(network, tokenizer, words, task.template, max_length)
-    if kind == "continuation":
-        return CausalReadOut(network, tokenizer, words, task.template, max_length)
-    if kind == "encoder-decoder":
-        return EncoderDecoderReadOut(network, tokenizer, words, task.template, max_length)
-    if kind == "head":
-        return HeadReadOut(network, tokenizer, len(words), task.template, max_length)
-    pooling = pooling_of(name)
-    vectors = describe_labels(network, tokenizer, pooling, words)
-    classifier = EncoderClassifier(network, pooling, vectors).to(next(network.parameters()).device)
-    return DescriptionsReadOut(classifier, tokenizer, len(words), task.template, max_length)
 
 
 def _refuse_missing_embeddings(network: Any, tokenizer: Any) -> None:

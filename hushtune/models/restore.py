@@ -1,4 +1,4 @@
-"""Use a tuned model: load it from its run folder and classify texts."""
+"""Use a tuned model: load it from its run folder, and ask it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from hushtune.config import LoraConfig, from_values
+from hushtune.config import ConfigError, LoraConfig, from_values
 from hushtune.models.load import load_model
 from hushtune.models.moving import cast_adapters
 from hushtune.models.save import LABEL_VECTORS_FILE
 from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
-from hushtune.tasks.readouts import ReadOut
+from hushtune.tasks.metrics import evaluate
+from hushtune.tasks.readouts import (
+    ChatReadOut,
+    ChoicesReadOut,
+    CompletionReadOut,
+    DocumentReadOut,
+    ReadOut,
+)
+from hushtune.tasks.task import TextTask
 
 
-class TunedClassifier:
-    """A tuned model with its labels.
+class TunedModel:
+    """A tuned model with what it was tuned for.
 
     Example:
         >>> hushtune.load("runs/demo").predict(["My card has been stolen."])
@@ -37,18 +43,32 @@ class TunedClassifier:
         self._shapes = shapes
         self.labels = tuple(labels)
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The best label of each text."""
-        data = LabelledText(list(texts), np.zeros(len(texts), np.int64), np.arange(len(texts)))
-        best = ClassificationTask(self._readout, data, self._shapes).predictions()
+    def predict(self, texts: Sequence[Any]) -> list[str]:
+        """What the model answers: a label for each text, an option, or a completion.
+
+        Args:
+            texts: what a row of the task says: texts, or `Pair`s, to classify; `Choices`; or
+                prompts to complete.
+
+        Raises:
+            ConfigError: if the model was tuned for a task that has no answers.
+        """
+        if isinstance(self._readout, CompletionReadOut):
+            return self._readout.complete(texts)
+        if isinstance(self._readout, ChatReadOut | DocumentReadOut):
+            raise ConfigError("task.kind: what was learned is text; use the model to generate it.")
+        data = LabelledText.unlabelled(texts)
+        best = TextTask(self._readout, data, self._shapes).predictions()
+        if isinstance(self._readout, ChoicesReadOut):
+            return [text.options[index] for text, index in zip(texts, best, strict=True)]
         return [self.labels[index] for index in best]
 
-    def accuracy(self, data: LabelledText) -> float:
-        """Share of rows whose label is predicted."""
-        return ClassificationTask(self._readout, data, self._shapes).accuracy()
+    def evaluate(self, data: LabelledText) -> dict[str, float]:
+        """The task's metrics on data, exactly."""
+        return evaluate(TextTask(self._readout, data, self._shapes))
 
 
-def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
+def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:
     """The tuned model of a run folder, by the ledger's header.
 
     A folder with `model/` is complete; one with `adapter/` needs the base model as well.
@@ -62,9 +82,7 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, name=str(model))
         )
-    loaded = load_model(
-        config.model, config.task, max_length=config.data.max_length, seed=config.seed
-    )
+    loaded = load_model(config.model, config.task, config.data, seed=config.seed)
     readout: Any = loaded.readout
     lora = config.model.lora
     if adapter.exists():
@@ -78,7 +96,7 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedClassifier:
             vectors: Any = readout.model.label_vectors
             vectors.copy_(file.get_tensor("label_vectors"))
     shapes = [Shape(**shape) for shape in header["shapes"]]
-    return TunedClassifier(readout, list(config.task.labels), shapes)
+    return TunedModel(readout, list(config.task.labels), shapes)
 
 
 def _with_adapter(network: nn.Module, adapter: Path, lora: LoraConfig) -> nn.Module:

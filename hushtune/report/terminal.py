@@ -16,7 +16,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from hushtune.plain import PlainPlan
-from hushtune.report.words import console, guarantee_line, show
+from hushtune.report.words import console, guarantee_line, metric_text, show
 from hushtune.session import Session
 
 
@@ -80,10 +80,12 @@ class TerminalProgress:
         seconds = (time.monotonic() - start) / done * (self._steps - charges)
         return f"about {math.ceil(seconds / 30) / 2:g} min left"
 
-    def evaluated(self, name: str, accuracy: float) -> None:
-        """Print an accuracy."""
+    def evaluated(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Print metrics."""
         if not self._quiet:
-            console.print(f"{name} accuracy  [bold]{accuracy:.1%}[/bold]")
+            for metric, value in metrics.items():
+                shown = metric_text(metric, value)
+                console.print(f"{name} {metric.replace('_', ' ')}  [bold]{shown}[/bold]")
 
 
 def describe_session(session: Session) -> dict[str, Any]:

@@ -23,6 +23,11 @@ def show(title: str, rows: Mapping[str, object]) -> None:
     console.print(table)
 
 
+def metric_text(name: str, value: float) -> str:
+    """A metric's value: a share in percent, a perplexity as a number."""
+    return f"{value:.4g}" if name == "perplexity" else f"{value:.1%}"
+
+
 def guarantee_line(epsilon: float, delta: float, unit: str, adjacency: str) -> str:
     """ε with its terms, in one line; ε and δ are rounded up."""
     pure = "" if delta else " (pure)"

@@ -1,4 +1,4 @@
-"""Classification: per-example cross-entropy over the labels, and accuracy."""
+"""A read-out with rows of text: what the optimiser needs to know of a task."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from hushtune.zo.losses import Inputs, MicroBatch
 FeatureStore = dict[Example, Tensor]
 
 
-class ClassificationTask:
-    """A read-out with labelled text: what the optimiser needs to know of a classification task.
+class TextTask:
+    """A model, its text and its loss.
 
     Args:
-        readout: how scores come about.
-        data: the labelled rows.
+        readout: how scores and losses come about.
+        data: the rows.
         shapes: the run's micro-batch shapes.
         features: where only a head moves, the frozen encoder's features of texts seen before, in
             this task or another one of the same encoder; new ones are added.
+
+    Attributes:
+        texts: the rows' texts.
+        labels: (rows,) positions of their labels; zeros where there are none.
+        examples: the rows' token sequences.
     """
 
     def __init__(
@@ -39,10 +44,11 @@ class ClassificationTask:
     ) -> None:
         self.readout = readout
         self._features = features
-        self._labels = data.labels
-        self._examples = [readout.encode(text) for text in data.texts]
+        self.texts = data.texts
+        self.labels = data.labels
+        self.examples = [readout.encode(text) for text in data.texts]
         self._batcher: Batcher[Example] = Batcher(
-            self._examples, example_length, shapes, dummy=readout.dummy
+            self.examples, example_length, shapes, dummy=readout.dummy
         )
 
     @property
@@ -53,20 +59,20 @@ class ClassificationTask:
     @property
     def rows(self) -> int:
         """Number of rows of the data."""
-        return len(self._examples)
+        return len(self.examples)
 
     def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
-        """The given rows in micro-batches; inputs hold the `labels` to be scored."""
+        """The given rows in micro-batches; inputs hold their `labels`."""
         for places, examples, shape in self._batcher.batches(rows):
             inputs = self.readout.collate(examples, shape.length)
             labels = np.zeros(shape.rows, dtype=np.int64)
-            labels[: len(places)] = self._labels[rows[places]]
+            labels[: len(places)] = self.labels[rows[places]]
             device = next(self.model.parameters()).device
             yield MicroBatch(places, {**inputs, "labels": torch.from_numpy(labels).to(device)})
 
     def losses(self, inputs: Inputs) -> Tensor:
-        """(rows,) float64 cross-entropy of each row's label."""
-        return cross_entropy(*self._scores(inputs))
+        """(rows,) float64 losses."""
+        return self.readout.losses(*self._scores(inputs))
 
     def features(self, inputs: Inputs) -> Tensor:
         """(rows, width) features of an `EncoderClassifier`'s frozen encoder."""
@@ -76,10 +82,10 @@ class ClassificationTask:
     def features_of(self, rows: np.ndarray) -> Tensor:
         """(rows, width) features of rows of the data; every text is encoded once."""
         store = {} if self._features is None else self._features
-        missing = np.array([row for row in rows if self._examples[row] not in store], dtype=int)
+        missing = np.array([row for row in rows if self.examples[row] not in store], dtype=int)
         if len(missing):
             self._encode(missing, store)
-        return torch.stack([store[self._examples[row]] for row in rows])
+        return torch.stack([store[self.examples[row]] for row in rows])
 
     def _encode(self, rows: np.ndarray, store: FeatureStore) -> None:
         classifier: Any = self.model
@@ -89,23 +95,19 @@ class ClassificationTask:
         found = torch.empty((len(rows), vectors.shape[1]), device=vectors.device)
         for places, inputs in self.micro_batches(rows):
             found[torch.from_numpy(places)] = self.features(inputs)[: len(places)]
-        store.update(zip((self._examples[row] for row in rows), found, strict=True))
+        store.update(zip((self.examples[row] for row in rows), found, strict=True))
 
     def labels_of(self, rows: np.ndarray) -> Tensor:
         """(rows,) positions of the labels of rows of the data."""
-        return torch.from_numpy(self._labels[rows]).to(next(self.model.parameters()).device)
+        return torch.from_numpy(self.labels[rows]).to(next(self.model.parameters()).device)
 
     def head_losses(self, features: Tensor, labels: Tensor, head: Tensor) -> Tensor:
         """(moves, rows) float64 losses of (rows, width) features under (moves, labels, width)."""
-        return cross_entropy(label_scores(features, head), labels)
-
-    def accuracy(self) -> float:
-        """Share of all rows whose highest score is their label's."""
-        return float(np.mean(self.predictions() == self._labels))
+        return self.readout.losses(label_scores(features, head), labels)
 
     def predictions(self) -> np.ndarray:
         """(rows,) int64 positions of the highest score of every row."""
-        rows = np.arange(len(self._labels))
+        rows = np.arange(len(self.labels))
         best = np.empty(len(rows), dtype=np.int64)
         with torch.inference_mode():
             if self._features is not None and len(rows):
@@ -121,13 +123,3 @@ class ClassificationTask:
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         return self.readout.scores(inputs), labels
-
-
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """(…, rows) float64 cross-entropy of (…, rows, labels) scores; a function of each row alone.
-
-    In float64, since differences of nearly equal losses are what is wanted.
-    """
-    log_probabilities = scores.double().log_softmax(dim=-1)
-    index = labels.expand(scores.shape[:-1]).unsqueeze(-1)
-    return -log_probabilities.gather(-1, index).squeeze(-1)

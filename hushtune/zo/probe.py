@@ -23,6 +23,9 @@ from hushtune.zo.estimators import Estimator, Move, moves, slopes
 from hushtune.zo.kept import KeptOutputs, NotByExample
 from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch, MovedLosses
 
+#: Slopes at λ and 2λ should agree at least this well, or a larger λ is tried.
+_WANTED_AGREEMENT = 0.9
+
 
 class Losses(Protocol):
     """Evaluates per-example losses at moved parameters."""
@@ -60,6 +63,8 @@ def is_isolated(
     rows: int,
     scale: float,
     directions: int = 1,
+    *,
+    joined: bool = False,
 ) -> bool:
     """Whether a row's losses ignore what else is in the micro-batch, bit for bit.
 
@@ -69,22 +74,26 @@ def is_isolated(
         rows: examples in a micro-batch.
         scale: λ.
         directions: as many as one forward pass evaluates.
+        joined: whether θ itself is evaluated together with the directions.
     """
     some_moves = _some_moves(scale, directions)
+    # A pass of θ alone meets the same operations as one of a direction: it is tried less often.
+    first = 0 if joined else 1
 
-    def evaluate(examples: Sequence[int]) -> np.ndarray:
-        return losses.of_inputs(collate(examples), some_moves, charge=PROBE_CHARGE)[:rows]
+    def evaluate(examples: Sequence[int], moves: Sequence[Move]) -> np.ndarray:
+        return losses.of_inputs(collate(examples), moves, charge=PROBE_CHARGE)[:rows]
 
     examples = list(range(1, rows + 1))
-    together = evaluate(examples)
-    if not np.array_equal(evaluate(examples[::-1])[::-1], together):
+    together = evaluate(examples, some_moves)
+    if not np.array_equal(evaluate(examples[::-1], some_moves)[::-1], together):
         return False
+    together = together[:, first:]
     for kept in _companies(rows):
-        some = evaluate(np.where(kept, examples, 0).tolist())
+        some = evaluate(np.where(kept, examples, 0).tolist(), some_moves[first:])
         if not np.array_equal(some[kept], together[kept]):
             return False
     # Even a row that is alone in its batch must not see what went through the model before it.
-    return np.array_equal(evaluate(examples), together)
+    return np.array_equal(evaluate(examples, some_moves[first:]), together)
 
 
 def _companies(rows: int) -> np.ndarray:
@@ -134,6 +143,27 @@ def keeps_exactly(
 def _some_moves(scale: float, directions: int) -> list[Move]:
     """A pass of one move, as the unmoved parameters have, and a pass of several."""
     return [Move(0, 0.0), *(Move(k, scale) for k in range(directions))]
+
+
+def choose_scale(
+    losses: Losses, batches: Sequence[MicroBatch], candidates: Sequence[float], *, directions: int
+) -> tuple[float, Slopes]:
+    """The first λ whose slopes agree with those at 2λ, or the best; with its slopes.
+
+    Args:
+        batches: public examples.
+        candidates: λ, by ascending size.
+        directions: random directions to look along.
+
+    Raises:
+        ProbeError: as `measure_slopes`.
+    """
+    seen: list[tuple[float, Slopes]] = []
+    for scale in candidates:
+        seen.append((scale, measure_slopes(losses, batches, scale, directions)))
+        if seen[-1][1].agreement >= _WANTED_AGREEMENT:
+            break
+    return max(seen, key=lambda pair: pair[1].agreement)
 
 
 def measure_slopes(

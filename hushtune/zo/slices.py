@@ -161,7 +161,7 @@ class SlicedSubstitution(TorchFunctionMode):
         for index, own in enumerate(weights):
             own.copy_(self._moved(weight, index))
         slices = rows.reshape(len(weights), -1, rows.shape[-1])
-        return torch.bmm(slices, weights.mT).view(*rows.shape[:-1], -1)
+        return torch.bmm(slices, weights.mT).view(*rows.shape[:-1], len(weight))
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -119,7 +119,7 @@ def parameters_reached(parameters: Mapping[str, Tensor], forward: Callable[[], T
         if node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
+        if hasattr(node, "variable") and id(node.variable) in name_of:  # others may want gradients
             reached.add(name_of[id(node.variable)])
         waiting.extend(following for following, _ in node.next_functions)
     return reached

@@ -17,8 +17,7 @@ FLAGS = ("--method.name", "dp-sgd", "--method.directions", "1")
 
 def prepared(arguments: list[str], *flags: str) -> tuple[Comparison, LabelledText]:
     config, _ = parse_run("train", [*arguments, *flags])
-    names = tuple(config.task.labels)
-    data = read_labelled_text(config.data.train, config.data, names, with_units=True)
+    data = read_labelled_text(config.data.train, config.data, config.task, with_units=True)
     return prepare(config, units=data.units), data
 
 

@@ -76,7 +76,7 @@ def train_folder(config: Config) -> Record:
 
 def read_data(config: Config) -> LabelledText:
     """The private data of a configuration."""
-    return read_labelled_text(config.data.train, config.data, tuple(LABELS), with_units=True)
+    return read_labelled_text(config.data.train, config.data, config.task, with_units=True)
 
 
 def new_session(config: Config, *, units: int) -> Session:

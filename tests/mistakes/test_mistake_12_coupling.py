@@ -13,7 +13,7 @@ from insider import Insider, flagged, make_config, new_session, read_data, train
 from hushtune import run as runs
 from hushtune.privacy import ledger as ledgers
 from hushtune.tasks.batches import Batcher, Shape
-from hushtune.tasks.classification import ClassificationTask
+from hushtune.tasks.task import TextTask
 from hushtune.zo.estimators import moves
 from hushtune.zo.losses import MovedLosses
 
@@ -27,14 +27,14 @@ def watch_shapes(
     """Collects the shapes of all forward passes since `begun()` is true."""
     shapes: set[tuple[int, int]] = set()
     for name in ("losses", "features"):
-        original = getattr(ClassificationTask, name)
+        original = getattr(TextTask, name)
 
         def noted(self, inputs, original=original):
             if begun():
                 shapes.add(tuple(inputs["input_ids"].shape))
             return original(self, inputs)
 
-        patch.setattr(ClassificationTask, name, noted)
+        patch.setattr(TextTask, name, noted)
     return shapes
 
 
@@ -90,13 +90,13 @@ def test_the_check_flags_batches_of_the_size_of_the_sample(
 
 
 def test_the_check_flags_statistics_of_the_batch(encoder_folder, reviews, monkeypatch):
-    losses = ClassificationTask.losses
+    losses = TextTask.losses
 
     def normalised(self, inputs):
         values = losses(self, inputs)
         return values / values.mean()
 
-    monkeypatch.setattr(ClassificationTask, "losses", normalised)
+    monkeypatch.setattr(TextTask, "losses", normalised)
     with flagged("depend on who else"):
         check_alone("last-1", encoder_folder, reviews, monkeypatch)
 
@@ -104,7 +104,7 @@ def test_the_check_flags_statistics_of_the_batch(encoder_folder, reviews, monkey
 def check_retry(seen: Insider, encoder: str, data: str, folder: Path, patch) -> None:
     """Memory runs out in the second step: the run stops, and its charge is spent for good."""
     config = make_config(encoder, data, folder, tune="last-1", directions=2)
-    losses = ClassificationTask.losses
+    losses = TextTask.losses
     failed = False
 
     def run_out_of_memory_once(self, inputs):
@@ -114,7 +114,7 @@ def check_retry(seen: Insider, encoder: str, data: str, folder: Path, patch) -> 
             raise torch.OutOfMemoryError
         return losses(self, inputs)
 
-    patch.setattr(ClassificationTask, "losses", run_out_of_memory_once)
+    patch.setattr(TextTask, "losses", run_out_of_memory_once)
     used = watch_shapes(patch, begun=lambda: seen.sampled)  # public text is tried in others too
     stopped = False
     try:

@@ -12,13 +12,18 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from conftest import write_reviews
 from torch import nn
 
 from hushtune import probe
 from hushtune import session as sessions
-from hushtune.config import Config, ConfigError, from_values
+from hushtune.config import Config, ConfigError, DataConfig, from_values
 from hushtune.models.isolation import CouplingError, refuse_coupling
 from hushtune.models.load import load_model
+from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.steps import PrivateSteps
+from hushtune.tasks.data import read_labelled_text
+from hushtune.trainer import train
 from hushtune.zo.probe import ProbeError, Slopes, _companies
 
 
@@ -82,7 +87,7 @@ def test_a_module_that_treats_rows_separately_is_accepted(module):
 def test_a_mixture_of_experts_is_refused_by_its_path(tiny):
     config = make_config(tiny("mixtral"))
     with pytest.raises(CouplingError, match=r"model\.layers\.0\.mlp is a MixtralSparseMoeBlock"):
-        load_model(config.model, config.task, max_length=32, seed=0)
+        load_model(config.model, config.task, DataConfig(max_length=32), seed=0)
 
 
 def experts() -> Iterator[tuple[str, set[str]]]:
@@ -145,7 +150,7 @@ def test_experts_of_limited_capacity_are_refused_by_their_path():
 
 def test_rotary_positions_that_remember_longer_texts_are_refused(tiny):
     config = make_config(tiny("llama"))
-    loaded = load_model(config.model, config.task, max_length=32, seed=0)
+    loaded = load_model(config.model, config.task, DataConfig(max_length=32), seed=0)
     loaded.model.model.rotary_emb.rope_type = "dynamic"
     with pytest.raises(CouplingError, match=r"model\.rotary_emb has dynamic rotary positions"):
         refuse_coupling(loaded.model)
@@ -154,7 +159,7 @@ def test_rotary_positions_that_remember_longer_texts_are_refused(tiny):
 @pytest.mark.parametrize("rope_type", ["default", "linear", "yarn", "llama3"])
 def test_rotary_positions_that_stand_still_are_accepted(rope_type, tiny):
     config = make_config(tiny("llama"))
-    loaded = load_model(config.model, config.task, max_length=32, seed=0)
+    loaded = load_model(config.model, config.task, DataConfig(max_length=32), seed=0)
     loaded.model.model.rotary_emb.rope_type = rope_type
     refuse_coupling(loaded.model)
 
@@ -287,3 +292,17 @@ def test_the_probe_sees_each_row_without_each_other_one(rows):
     for row in range(rows):
         others = np.delete(np.arange(rows), row)
         assert (~kept[kept[:, row]][:, others]).any(axis=0).all()
+
+
+def test_nothing_is_trained_where_isolation_was_not_tried(tiny, tmp_path):
+    data = write_reviews(tmp_path / "data.jsonl", 12)
+    session = sessions.begin(make_config(tiny("bert")), units=12, try_isolation=False)
+    rows = read_labelled_text(data, session.config.data, session.config.task, with_units=True)
+    with Ledger(tmp_path / "ledger.jsonl", session.header) as ledger:
+        steps = PrivateSteps(ledger, units=rows.units)
+        with pytest.raises(ValueError, match="whose isolation of examples was tried"):
+            train(session, rows, steps)
+        assert ledger.charges == 0
+        session.require_isolation()
+        train(session, rows, steps)
+        assert ledger.charges == session.plan.steps

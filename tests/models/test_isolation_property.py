@@ -23,8 +23,8 @@ from hushtune import session as sessions
 from hushtune.config import from_values
 from hushtune.session import Session
 from hushtune.tasks.batches import Batcher, Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import TextTask
 from hushtune.zo.estimators import moves, slopes
 
 DIRECTIONS, MAX_LENGTH = 2, 48
@@ -87,7 +87,7 @@ def _session(folder: str, words: tuple[str, str], dtype: str, tune: str) -> Sess
     )
 
 
-def scalars(session: Session, task: ClassificationTask, rows: list[int]) -> np.ndarray:
+def scalars(session: Session, task: TextTask, rows: list[int]) -> np.ndarray:
     """(rows, K) bit patterns, as a step computes them from what was sampled."""
     settings_ = session.settings
     passes = moves(settings_.estimator, DIRECTIONS, settings_.perturbation_scale)
@@ -105,7 +105,7 @@ class Power:
     moved: int = 0  # changing the victim put it into another bucket
     lengths: set[int] = dataclasses.field(default_factory=set)
 
-    def note(self, before: ClassificationTask, after: ClassificationTask, victim: int) -> None:
+    def note(self, before: TextTask, after: TextTask, victim: int) -> None:
         """Look at the micro-batches of all rows."""
         bucket = []
         for task in (before, after):
@@ -121,7 +121,7 @@ def check_isolation(session: Session, examples: int) -> Power:
     """Take one of the rows away, and change it; the others keep every bit."""
     power = Power()
 
-    def data(rows: list[tuple[str, int]]) -> ClassificationTask:
+    def data(rows: list[tuple[str, int]]) -> TextTask:
         texts, labels = zip(*rows, strict=True)
         return session.task(LabelledText(list(texts), np.array(labels), np.arange(len(texts))))
 

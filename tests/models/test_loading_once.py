@@ -29,7 +29,7 @@ _WIDTH = 768
 #: prints what loading the second one took.
 CHILD = """
 import json, re, sys, threading
-from hushtune.config import ModelConfig, TaskConfig
+from hushtune.config import DataConfig, ModelConfig, TaskConfig
 from hushtune.models.load import load_model
 
 def anonymous():
@@ -41,7 +41,8 @@ def watch():
 
 small, large, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 task = TaskConfig(labels={"negative": "terrible", "positive": "great"})
-load = lambda name: load_model(ModelConfig(name=name, **settings), task, max_length=32, seed=0)
+data = DataConfig(max_length=32)
+load = lambda name: load_model(ModelConfig(name=name, **settings), task, data, seed=0)
 load(small)
 done, seen = threading.Event(), []
 before = anonymous()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hushtune.config import ConfigError, LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import ConfigError, DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_lora, moving_parameters
 
 
 def _load(folder: str, readout: str = "auto", seed: int = 0, dtype: str = "float32") -> LoadedModel:
     task = TaskConfig(labels={"negative": "terrible", "positive": "great"}, readout=readout)
-    return load_model(ModelConfig(name=folder, dtype=dtype), task, max_length=32, seed=seed)
+    return load_model(
+        ModelConfig(name=folder, dtype=dtype), task, DataConfig(max_length=32), seed=seed
+    )
 
 
 @pytest.mark.parametrize(("family", "head"), [

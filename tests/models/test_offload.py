@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from hushtune.cli import main
-from hushtune.config import Config, ConfigError, ModelConfig, TaskConfig, from_values
+from hushtune.config import Config, ConfigError, DataConfig, ModelConfig, TaskConfig, from_values
 from hushtune.models.load import hash_tensors, load_model
 from hushtune.models.offload import is_streamed, stored, stream, streams
 from hushtune.probe import can_keep
@@ -53,7 +53,7 @@ def _loaded(folder: str, offload: str, task: dict[str, str] | None = None) -> An
     return load_model(
         ModelConfig(name=folder, offload=offload),
         TaskConfig(labels=labels, **(task or {})),
-        max_length=32,
+        DataConfig(max_length=32),
         seed=0,
     )
 

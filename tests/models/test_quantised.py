@@ -20,7 +20,7 @@ from hushtune import config as configuration
 from hushtune import probe
 from hushtune import session as sessions
 from hushtune.cli import main
-from hushtune.config import ConfigError, ModelConfig, TaskConfig, from_values
+from hushtune.config import ConfigError, DataConfig, ModelConfig, TaskConfig, from_values
 from hushtune.models.isolation import CouplingError
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import moving_parameters
@@ -99,7 +99,7 @@ def _library_settings(method: str, dtype: torch.dtype) -> Any:
 
 def _load(folder: str, readout: str = "auto", **settings: str) -> LoadedModel:
     task = TaskConfig(labels=LABELS, readout=readout)
-    return load_model(ModelConfig(name=folder, **settings), task, max_length=32, seed=0)
+    return load_model(ModelConfig(name=folder, **settings), task, DataConfig(max_length=32), seed=0)
 
 
 def _stored(method: str, folder: str, to: Path) -> str:

@@ -33,8 +33,8 @@ from mistakes.insider import make_config, read_data, train_without_noise
 from hushtune.privacy import boundary as boundaries
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.plan import PrivacyPlan
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import TextTask
 
 MECHANISMS = ("gaussian", "laplace")
 Combine = Literal["mean", "sum"]
@@ -254,12 +254,12 @@ def test_the_order_of_rows_does_not_change_a_run(tune, threads, encoder_folder, 
 def test_the_check_flags_scores_relative_to_the_first_row(
     encoder_folder, reviews, tmp_path, monkeypatch
 ):
-    losses = ClassificationTask.losses
+    losses = TextTask.losses
 
     def relative(self, inputs):
         values = losses(self, inputs)
         return values + 1e-3 * values[0]
 
-    monkeypatch.setattr(ClassificationTask, "losses", relative)
+    monkeypatch.setattr(TextTask, "losses", relative)
     with pytest.raises(AssertionError, match="order of rows counts"):
         check_rows(encoder_folder, reviews, tmp_path, "last-1")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hushtune.config import DataConfig
+from hushtune.config import DataConfig, TaskConfig
 from hushtune.tasks.data import DataError, LabelledText, count_units, read_labelled_text
 
 LABELS = ("negative", "positive")
@@ -42,8 +42,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
+def task_of(labels: tuple[str, ...]) -> TaskConfig:
+    return TaskConfig(labels=dict(zip(labels, labels, strict=True)))
+
+
 def read(path: str, *, unit: str | None = None, labels: tuple[str, ...] = LABELS) -> LabelledText:
-    return read_labelled_text(path, DataConfig(unit=unit), labels, with_units=True)
+    return read_labelled_text(path, DataConfig(unit=unit), task_of(labels), with_units=True)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet", ".JSONL"])
@@ -81,13 +85,13 @@ def test_evaluation_data_needs_no_units(tmp_path: Path):
     rows = [{"text": "fine", "label": "positive"}]
     path = write(tmp_path / "eval.jsonl", rows)
     config = DataConfig(unit="user_id")
-    assert read_labelled_text(path, config, LABELS, with_units=False).units == 1
+    assert read_labelled_text(path, config, task_of(LABELS), with_units=False).units == 1
 
 
 def test_columns_may_have_other_names(tmp_path: Path):
     path = write(tmp_path / "data.csv", [{"body": "good", "mood": "positive"}])
     config = DataConfig(text="body", label="mood")
-    assert read_labelled_text(path, config, LABELS, with_units=True).texts == ["good"]
+    assert read_labelled_text(path, config, task_of(LABELS), with_units=True).texts == ["good"]
 
 
 def test_labels_that_are_numbers_or_booleans_are_spelled_as_in_the_configuration(tmp_path: Path):

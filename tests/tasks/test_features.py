@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hushtune.config import ModelConfig, TaskConfig
+from hushtune.config import DataConfig, ModelConfig, TaskConfig
 from hushtune.models.load import load_model
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask, FeatureStore
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import FeatureStore, TextTask
 
 TEXTS = ["good", "a bad film", "good", "it was not so bad and the food was very very good", "food"]
 
@@ -18,13 +18,13 @@ def test_features_are_computed_once_and_stand_together(encoder_folder, monkeypat
     loaded = load_model(
         ModelConfig(name=encoder_folder),
         TaskConfig(labels={"negative": "bad", "positive": "good"}),
-        max_length=32,
+        DataConfig(max_length=32),
         seed=0,
     )
     rows = np.arange(len(TEXTS))
     data = LabelledText(TEXTS, rows % 2, rows)
     store: FeatureStore = {}
-    task = ClassificationTask(loaded.readout, data, [Shape(2, 8), Shape(2, 32)], store)
+    task = TextTask(loaded.readout, data, [Shape(2, 8), Shape(2, 32)], store)
     with torch.inference_mode():
         expected = torch.empty(len(TEXTS), loaded.model.label_vectors.shape[1])
         for places, inputs in task.micro_batches(rows):
@@ -37,5 +37,5 @@ def test_features_are_computed_once_and_stand_together(encoder_folder, monkeypat
         def never(*_: object) -> None:
             raise AssertionError("encoded once more")
 
-        monkeypatch.setattr(ClassificationTask, "features", never)
+        monkeypatch.setattr(TextTask, "features", never)
         assert torch.equal(task.features_of(rows[::-1].copy()), expected.flip(0))

@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 import torch
 
-from hushtune.config import ConfigError, ModelConfig, TaskConfig
+from hushtune.config import ConfigError, DataConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.tasks.readouts import example_length
 from hushtune.tasks.readouts.template import Template
@@ -20,7 +20,7 @@ TEXTS = ["a good film", "bad", LONG, "zebra (never again)."]
 def _load(folder: str, words=tiny_models.SINGLE, template: str = "", length: int = 32, **task):
     labels = dict(zip(("negative", "positive"), words, strict=True))
     task = TaskConfig(labels=labels, template=template, **task)
-    return load_model(ModelConfig(name=folder), task, max_length=length, seed=0)
+    return load_model(ModelConfig(name=folder), task, DataConfig(max_length=length), seed=0)
 
 
 def _scores(loaded: LoadedModel, texts: list[str], length: int = 32) -> torch.Tensor:

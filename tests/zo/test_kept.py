@@ -207,7 +207,7 @@ def test_a_run_keeps_outputs_where_rows_come_up_repeatedly(steps, keeps, encoder
             "privacy": {"epsilon": 4.0, "mechanism": "laplace"},
         }
     )
-    data = read_labelled_text(reviews, config.data, ("negative", "positive"), with_units=True)
+    data = read_labelled_text(reviews, config.data, config.task, with_units=True)
     session = begin(config, units=data.units)
     losses = session.losses(session.task(data))
     assert isinstance(losses, MovedLosses)

@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 import torch
 
-from hushtune.config import LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import load_model
 from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.zo.directions import Directions
@@ -35,7 +35,7 @@ class _Task:
 def _task(folder: str, tune: str, **task: str):
     labels = dict(zip(("negative", "positive"), tiny_models.SINGLE, strict=True))
     task = TaskConfig(labels=labels, **task)
-    loaded = load_model(ModelConfig(name=folder), task, max_length=32, seed=0)
+    loaded = load_model(ModelConfig(name=folder), task, DataConfig(max_length=32), seed=0)
     if tune == "upper-lora":
         add_lora(loaded, LoraConfig(r=2, target_modules=("1.self_attn.q_proj",)), seed=0)
         tune = "lora"

@@ -14,8 +14,8 @@ from hushtune import together as several_directions
 from hushtune.config import ModelConfig, from_values
 from hushtune.session import begin, resume
 from hushtune.tasks.batches import Shape
-from hushtune.tasks.classification import ClassificationTask
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.task import TextTask
 from hushtune.together import few_move, filled, pays
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
@@ -39,6 +39,10 @@ CASES = [
     ("qwen3", ("full",), tiny_models.SINGLE, {}),
     ("t5", ("lora",), tiny_models.SEVERAL, {}),
     ("t5", ("full",), tiny_models.SINGLE, {"readout": "head"}),
+    ("llama", ("head",), tiny_models.SINGLE, {"kind": "language-modelling"}),
+    ("qwen3", ("full",), tiny_models.SINGLE, {"kind": "completion"}),
+    ("opt", ("lora",), tiny_models.SINGLE, {"kind": "multiple-choice"}),
+    ("t5", ("lora",), tiny_models.SINGLE, {"kind": "completion"}),
 ]
 
 
@@ -57,13 +61,13 @@ def test_losses_are_those_of_one_direction_at_a_time(family, tune, words, task, 
     passes = moves("one-sided", 4, 1e-2)
     expected = make(1, FrozenPrefix([])).at(ROWS, passes, charge=3)
     calls: list[int] = []
-    losses = ClassificationTask.losses
+    losses = TextTask.losses
 
     def noted(self, inputs):
         calls.append(len(inputs["labels"]))
         return losses(self, inputs)
 
-    monkeypatch.setattr(ClassificationTask, "losses", noted)
+    monkeypatch.setattr(TextTask, "losses", noted)
     several = make(4)
     values = several.at(ROWS, passes, charge=3)
     # Two micro-batches of three; the unmoved parameters have a pass of their own.

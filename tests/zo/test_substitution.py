@@ -8,7 +8,7 @@ import tiny_models
 import torch
 from torch import Tensor
 
-from hushtune.config import LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_lora, moving_parameters
 from hushtune.zo.directions import Directions
@@ -41,7 +41,7 @@ def _load(folder: str, tune: str, dtype: str = "float32", **task: str):
     loaded = load_model(
         ModelConfig(name=folder, dtype=dtype),  # type: ignore[arg-type]
         TaskConfig(labels=labels, **task),  # type: ignore[arg-type]
-        max_length=32,
+        DataConfig(max_length=32),
         seed=0,
     )
     if tune == "lora":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hushtune.config import ConfigError
 from hushtune.zo.losses import Inputs
 
 
@@ -23,11 +22,13 @@ class TokenSequence:
         ids: token ids, without padding.
         positions: where scores are read, in the read-out's own sense.
         targets: the tokens whose likelihood is read there.
+        types: which of two texts each token is of, for models that are told; empty: the first.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
+    types: tuple[int, ...] = ()
 
 
 #: An example is one sequence, or one for every label.
@@ -45,12 +46,12 @@ def example_length(example: Example) -> int:
 
 
 class ReadOut(ABC):
-    """Turns a text into scores, one per label.
+    """Turns a text into scores, one per label, and scores into losses.
 
     Attributes:
         model: the module whose parameters move; in evaluation mode, without dropout.
         sequences: rows of a forward pass per example.
-        labels: number of labels.
+        labels: number of labels; of a task without labels, one.
         max_tokens: longest sequence, one column of padding not counted.
     """
 
@@ -63,72 +64,61 @@ class ReadOut(ABC):
         self.max_tokens = max_length - 1
         self._special = _special_tokens(tokenizer)
 
-    def encode(self, text: str) -> Example:
-        """The text as token sequences, with its end cut off where it is too long.
+    @abstractmethod
+    def encode(self, text: Any) -> Example:
+        """The text as token sequences, cut where it is too long.
 
         Special tokens that the text spells out, such as a mask or an end token, become spaces: a
         text must not steer where the model is read.
 
         Raises:
-            ConfigError: if the template alone is longer than the maximal length.
+            ConfigError: if what surrounds the text alone is longer than the maximal length.
         """
-        return self._encode(self._special.sub(" ", text) if self._special else text)
-
-    @property
-    def dummy(self) -> Example:
-        """What fills empty rows: an empty text, so that it is as short as any example."""
-        return self.encode("")
 
     @abstractmethod
-    def _encode(self, text: str) -> Example:
-        """`encode` for a text without special tokens."""
+    def text_of(self, words: str) -> Any:
+        """Public words as a text of the kind that is encoded; no words make the shortest."""
 
     @abstractmethod
     def scores(self, inputs: Inputs) -> Tensor:
         """(examples, labels) scores; each row depends on its own example alone."""
+
+    @abstractmethod
+    def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """(…, examples) float64 losses of (…, examples, labels) scores."""
+
+    @property
+    def dummy(self) -> Example:
+        """What fills empty rows: as short as any example."""
+        return self.encode(self.text_of(""))
 
     def collate(self, examples: Sequence[Example], length: int) -> Inputs:
         """Tensors of shape (examples * sequences, length), padded on the right."""
         sequences = [sequence for example in examples for sequence in example]
         device = next(self.model.parameters()).device
         pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(sequences), length), 0 if pad is None else pad, dtype=torch.long)
-        mask = torch.zeros((len(sequences), length), dtype=torch.long)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
-            mask[row, : len(sequence.ids)] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        inputs |= self._extra_inputs(sequences)
+        inputs = {
+            "input_ids": filled([each.ids for each in sequences], length, pad or 0),
+            "attention_mask": filled([(1,) * len(each.ids) for each in sequences], length, 0),
+        }
+        inputs |= self._extra_inputs(sequences, length)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
 
-    def _extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
+    def _extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         """Further tensors, with one row per sequence."""
         return {}
 
-    def _fill_to_length(
-        self, fill: Callable[[str], str], text: str, max_tokens: int
-    ) -> tuple[int, ...]:
-        """Tokens of `fill(text)`, with the end of `text` cut off until there are few enough.
+    def _plain(self, text: str) -> str:
+        """The text without special tokens."""
+        return self._special.sub(" ", text) if self._special else text
 
-        What `fill` puts around the text stays whole.
-        """
-        ids = self.tokenizer(fill(text))["input_ids"]
-        excess = len(ids) - max_tokens
-        if excess > 0:
-            ends = _token_ends(self.tokenizer, text)
-            keep = len(ends) - excess
-            while keep > 0 and len(ids) > max_tokens:
-                ids = self.tokenizer(fill(text[: ends[keep - 1]]))["input_ids"]
-                keep -= 1  # for the next round: tokens may merge differently at the cut
-        if len(ids) > max_tokens:
-            ids = self.tokenizer(fill(""))["input_ids"]
-        if len(ids) > max_tokens:
-            raise ConfigError(
-                f"data.max_length: {self.max_tokens + 1} is not accepted; the template needs at "
-                f"least {self.max_tokens + 1 + len(ids) - max_tokens}."
-            )
-        # A text of no tokens, as a few tokenizers can make, still needs something to attend to.
-        return tuple(ids) or (self.tokenizer.pad_token_id or 0,)
+
+def filled(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
+    """(rows, width) int64: each row with `value` after its end."""
+    tensor = torch.full((len(rows), width), value, dtype=torch.long)
+    for place, row in enumerate(rows):
+        tensor[place, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return tensor
 
 
 def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
@@ -139,14 +129,6 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     if not tokens:
         return None
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
-
-
-def _token_ends(tokenizer: Any, text: str) -> Sequence[int]:
-    """Where each token of the text ends; every character, where the tokenizer cannot tell."""
-    if not tokenizer.is_fast:
-        return range(1, len(text) + 1)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return [end for _, end in encoded["offset_mapping"]]
 
 
 def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:

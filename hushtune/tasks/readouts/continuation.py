@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from hushtune.config import ConfigError
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, logits_at
+from hushtune.tasks.readouts.base import Example, TokenSequence, logits_at
+from hushtune.tasks.readouts.classifying import ClassifyingReadOut
+from hushtune.tasks.readouts.likelihood import NO_TARGET, log_likelihood
 from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
 #: The template's part after {label} is never seen: a causal model is not asked about it.
 _DEFAULT_TEMPLATE = "{text} It was {label}."
-
-#: Stands for no token where a label is shorter than the longest one.
-NO_TARGET = -1
+_DEFAULT_OF_PAIRS = "{text} {second} {label}"
 
 
-class CausalReadOut(ReadOut):
+class CausalReadOut(ClassifyingReadOut):
     """Scores are log p(label | prompt) under a causal language model.
 
     Where every label is a single token, one forward pass of the prompt scores all of them: their
@@ -29,10 +29,18 @@ class CausalReadOut(ReadOut):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        words: Sequence[str],
+        template: str,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length)
-        checked = Template(template, _DEFAULT_TEMPLATE, label="last")
+        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
+        default = _DEFAULT_OF_PAIRS if pairs else _DEFAULT_TEMPLATE
+        checked = Template(template, default, label="last", pairs=pairs)
         self._prompt = checked.before_label()
         self._words = [checked.label_space() + word for word in words]
         targets = [self._label_tokens(word) for word in self._words]
@@ -45,35 +53,36 @@ class CausalReadOut(ReadOut):
 
     def _label_tokens(self, word: str) -> tuple[int, ...]:
         """The tokens that `word` adds to the prompt."""
-        prompt = self._prompt.fill("a")
+        prompt = self._prompt.fill("a", "a")
         before = self._without_end(self.tokenizer(prompt)["input_ids"])
         whole = self._without_end(self.tokenizer(prompt + word)["input_ids"])
         pairs = enumerate(zip(before, whole, strict=False))
         same = next((place for place, (one, other) in pairs if one != other), len(before))
         return whole[same:]
 
-    def _encode(self, text: str) -> Example:
+    def _encode(self, text: str, second: str) -> Example:
         if self._single is not None:
-            ids = self._tokens("", text, self.max_tokens)
+            ids = self._ids("", text, second, self.max_tokens)
             return (TokenSequence(ids, positions=(len(ids) - 1,)),)
         return tuple(
-            self._scored(text, word, size)
+            self._scored(text, second, word, size)
             for word, size in zip(self._words, self._sizes, strict=True)
         )
 
-    def _scored(self, text: str, word: str, size: int) -> TokenSequence:
+    def _scored(self, text: str, second: str, word: str, size: int) -> TokenSequence:
         # Room for the longest label, so that all labels see the same part of the text.
-        ids = self._tokens(word, text, self.max_tokens - self._width + size)
+        ids = self._ids(word, text, second, self.max_tokens - self._width + size)
         start = len(ids) - size
         # A position predicts the token after it. Shorter labels repeat their first position.
         missing = self._width - size
         positions = (*range(start - 1, len(ids) - 1), *(start - 1,) * missing)
         return TokenSequence(ids, positions, ids[start:] + (NO_TARGET,) * missing)
 
-    def _tokens(self, word: str, text: str, max_tokens: int) -> tuple[int, ...]:
-        return self._without_end(
-            self._fill_to_length(lambda part: self._prompt.fill(part) + word, text, max_tokens)
-        )
+    def _ids(self, word: str, text: str, second: str, most: int) -> tuple[int, ...]:
+        def fill(one: str, other: str) -> str:
+            return self._prompt.fill(one, other) + word
+
+        return self._without_end(self._fill_to_length(fill, text, second, most).ids)
 
     def _without_end(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Without the end token that some tokenizers append."""
@@ -81,7 +90,7 @@ class CausalReadOut(ReadOut):
         appended = len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
         return ids[:-1] if appended else ids
 
-    def _extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
+    def _extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         inputs = {"positions": torch.tensor([sequence.positions for sequence in sequences])}
         if self._single is None:
             inputs["targets"] = torch.tensor([sequence.targets for sequence in sequences])
@@ -98,7 +107,7 @@ class CausalReadOut(ReadOut):
         return log_likelihood(logits, targets).view(-1, self.labels)
 
 
-class EncoderDecoderReadOut(ReadOut):
+class EncoderDecoderReadOut(ClassifyingReadOut):
     """Scores are log p(label | text) under an encoder-decoder model: text in, label out.
 
     The template's part before {label} goes to the encoder; the decoder is scored on the label's
@@ -106,10 +115,18 @@ class EncoderDecoderReadOut(ReadOut):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        words: Sequence[str],
+        template: str,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length)
-        self._prompt = Template(template, _DEFAULT_TEMPLATE, label="last").before_label()
+        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
+        default = _DEFAULT_OF_PAIRS if pairs else _DEFAULT_TEMPLATE
+        self._prompt = Template(template, default, label="last", pairs=pairs).before_label()
         targets = [tokenizer(text_target=word.strip())["input_ids"] for word in words]
         _refuse_equal([tuple(tokens) for tokens in targets])
         width = max(len(tokens) for tokens in targets)
@@ -120,8 +137,8 @@ class EncoderDecoderReadOut(ReadOut):
         start = torch.full((len(words), 1), config.decoder_start_token_id or 0)
         self._decoder_inputs = torch.cat([start, self._targets[:, :-1].clamp(min=0)], dim=1)
 
-    def _encode(self, text: str) -> Example:
-        return (TokenSequence(self._fill_to_length(self._prompt.fill, text, self.max_tokens)),)
+    def _encode(self, text: str, second: str) -> Example:
+        return (self._fill_to_length(self._prompt.fill, text, second, self.max_tokens),)
 
     def scores(self, inputs: Inputs) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput
@@ -137,12 +154,6 @@ class EncoderDecoderReadOut(ReadOut):
         )
         targets = self._targets.to(device).repeat(rows, 1)
         return log_likelihood(output.logits, targets).view(rows, self.labels)
-
-
-def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
-    """(rows,) summed log-likelihoods of (rows, positions) targets; NO_TARGET adds nothing."""
-    each = logits.float().log_softmax(dim=-1).gather(2, targets.clamp(min=0).unsqueeze(-1))
-    return torch.where(targets >= 0, each.squeeze(-1), 0.0).sum(dim=1)
 
 
 def _refuse_equal(targets: Sequence[tuple[int, ...]]) -> None:

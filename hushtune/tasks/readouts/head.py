@@ -6,23 +6,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence
+from hushtune.tasks.readouts.base import Example
+from hushtune.tasks.readouts.classifying import ClassifyingReadOut, Filled
 from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
 
-class HeadReadOut(ReadOut):
-    """Scores are the head's logits, in the order of the labels in the configuration."""
+class HeadReadOut(ClassifyingReadOut):
+    """Scores are the head's logits, in the order of the labels in the configuration.
+
+    Without a template, two texts are put together as the tokenizer does it.
+    """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, labels: int, template: str, max_length: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        labels: int,
+        template: str,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, labels, max_length)
-        self._template = Template(template, "{text}", label="optional")
+        super().__init__(model, tokenizer, labels, max_length, pairs=pairs)
+        self._together = pairs and not template
+        default = "{text} {second}" if pairs else "{text}"
+        self._template = Template(template, default, label="optional", pairs=pairs)
 
-    def _encode(self, text: str) -> Example:
-        ids = self._fill_to_length(self._template.fill, text, self.max_tokens)
-        return (TokenSequence(ids),)
+    def _encode(self, text: str, second: str) -> Example:
+        return (self._fill_to_length(self._filled, text, second, self.max_tokens),)
+
+    def _filled(self, text: str, second: str) -> Filled:
+        return (text, second) if self._together else self._template.fill(text, second)
 
     def scores(self, inputs: Inputs) -> Tensor:
         return self.model(**inputs).logits

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hushtune.config import ConfigError
-from hushtune.tasks.readouts.base import Example, ReadOut, TokenSequence, logits_at
+from hushtune.tasks.readouts.base import Example, TokenSequence, logits_at
+from hushtune.tasks.readouts.classifying import ClassifyingReadOut
 from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
 
 
-class MaskReadOut(ReadOut):
+class MaskReadOut(ClassifyingReadOut):
     """Scores are the mask's logits at the label words, each of which is one token.
 
     The mask stands exactly where a label word's token would. (Writing the mask's name into the
@@ -25,16 +27,25 @@ class MaskReadOut(ReadOut):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, words: Sequence[str], template: str, max_length: int
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        words: Sequence[str],
+        template: str,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length)
+        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
         if tokenizer.mask_token is None:
             raise ConfigError("task.readout: mask needs a tokenizer with a mask token.")
-        self._template = Template(template, "{text} It was {label}.", label="required")
+        default = "{text} {label}, {second}" if pairs else "{text} It was {label}."
+        self._template = Template(template, default, label="required", pairs=pairs)
         self._word = words[0]
         for word in words:
             self._require_single_token(word)
-        filled = [tokenizer(self._template.fill("a", word))["input_ids"] for word in words]
+        spelt = [self._template.fill("a", "a", label=word) for word in words]
+        filled = [tokenizer(text)["input_ids"] for text in spelt]
         places = [
             place for place, tokens in enumerate(zip(*filled, strict=False)) if len(set(tokens)) > 1
         ]
@@ -55,18 +66,21 @@ class MaskReadOut(ReadOut):
                 "or readout: head."
             )
 
-    def _encode(self, text: str) -> Example:
-        ids = list(
-            self._fill_to_length(
-                lambda part: self._template.fill(part, self._word), text, self.max_tokens
-            )
+    def _encode(self, text: str, second: str) -> Example:
+        found = self._fill_to_length(
+            lambda one, other: self._template.fill(one, other, label=self._word),
+            text,
+            second,
+            self.max_tokens,
         )
-        place = self._place % len(ids)
+        place = self._place % len(found.ids)
+        ids = list(found.ids)
         ids[place] = self.tokenizer.mask_token_id
-        return (TokenSequence(tuple(ids), positions=(place,)),)
+        return (replace(found, ids=tuple(ids), positions=(place,)),)
 
-    def _extra_inputs(self, sequences: Sequence[TokenSequence]) -> Inputs:
-        return {"positions": torch.tensor([sequence.positions for sequence in sequences])}
+    def _extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
+        positions = torch.tensor([sequence.positions for sequence in sequences])
+        return super()._extra_inputs(sequences, length) | {"positions": positions}
 
     def scores(self, inputs: Inputs) -> Tensor:
         inputs = dict(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 
 from hushtune.config import ConfigError
 
@@ -13,26 +14,26 @@ class Template:
     Args:
         template: with {text} once and {label} at most once; empty: `default`.
         default: what an empty template stands for.
-        label: "required" anywhere, "last" (required, after the text), or "optional".
+        label: "required" anywhere, "last" (required, after the texts), or "optional".
+        pairs: whether {second} is a field as well.
 
     Raises:
         ConfigError: if the template lacks a field, repeats one, or has another one.
     """
 
-    def __init__(self, template: str, default: str, *, label: str) -> None:
+    def __init__(self, template: str, default: str, *, label: str, pairs: bool = False) -> None:
         self._template = template or default
         fields = _fields(self._template)
-        wanted = {
-            "required": "{text} and {label}",
-            "last": "{text} and, after it, {label}",
-            "optional": "{text}",
-        }[label]
-        known = fields.count("text") == 1 and fields.count("label") <= 1
-        others = set(fields) - {"text", "label"}
+        texts = ["text", "second"] if pairs else ["text"]
+        wanted = " and ".join(f"{{{field}}}" for field in texts)
+        if label != "optional":
+            wanted += " and, after it, {label}" if label == "last" else " and {label}"
+        known = all(fields.count(field) == 1 for field in texts) and fields.count("label") <= 1
+        others = set(fields) - {*texts, "label"}
         enough = (
             label == "optional"
             or (label == "required" and "label" in fields)
-            or (label == "last" and fields == ["text", "label"])
+            or (label == "last" and fields[-1] == "label")
         )
         if not known or others or not enough:
             raise ConfigError(
@@ -40,9 +41,9 @@ class Template:
                 "nothing else in braces (a brace itself is written twice)."
             )
 
-    def fill(self, text: str, label: str = "") -> str:
+    def fill(self, text: str, second: str = "", *, label: str = "") -> str:
         """The template with its fields filled in."""
-        return self._template.format(text=text, label=label)
+        return self._template.format(text=text, second=second, label=label)
 
     @property
     def label_is_last(self) -> bool:
@@ -51,12 +52,28 @@ class Template:
 
     def before_label(self) -> Template:
         """The part before {label}, without the space there: tokenizers attach it to the label."""
-        return Template(self._template.split("{label}")[0].rstrip(), "{text}", label="optional")
+        before = self._template.split("{label}")[0].rstrip()
+        return Template(before, "", label="optional", pairs="{second}" in before)
 
     def label_space(self) -> str:
         """The space between `before_label` and the label."""
         before = self._template.split("{label}")[0]
         return before[len(before.rstrip()) :]
+
+
+def fill_columns(template: str, column: Callable[[str], str]) -> str:
+    """A template whose fields are columns of a row, filled in.
+
+    Raises:
+        ConfigError: if a field is no plain name, or there is none.
+    """
+    fields = _fields(template)
+    if not fields or not all(field.isidentifier() for field in fields):
+        raise ConfigError(
+            f"task.template: {template!r} is not accepted; it must name columns in braces, and "
+            "nothing else (a brace itself is written twice)."
+        )
+    return template.format(**{field: column(field) for field in fields})
 
 
 def _fields(template: str) -> list[str]:

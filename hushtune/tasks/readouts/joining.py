@@ -1,0 +1,169 @@
+"""Put a prompt and what follows it together, and score what follows; by kind of model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hushtune.tasks.readouts.base import TokenSequence, filled
+from hushtune.tasks.readouts.likelihood import NO_TARGET, TokenLikelihoods
+from hushtune.zo.losses import Inputs
+
+
+class Joining(ABC):
+    """A model's way to read a prompt and to be scored on what follows.
+
+    Args:
+        tokenizer: the model's.
+        max_tokens: longest sequence.
+        max_targets: most tokens that are scored.
+        whole: see `TokenLikelihoods`.
+    """
+
+    def __init__(self, tokenizer: Any, max_tokens: int, max_targets: int, *, whole: bool) -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.max_targets = max_targets
+        self._whole = whole
+        self._likelihoods: tuple[nn.Module, TokenLikelihoods] | None = None
+
+    @abstractmethod
+    def join(self, prompt: str, following: str, *, end: bool) -> tuple[list[int], list[int]]:
+        """Tokens of the prompt, and those that are scored: what follows, and the end token."""
+
+    @abstractmethod
+    def prompt(self, prompt: str) -> list[int]:
+        """Tokens of a prompt that something is to be generated after, with room for that."""
+
+    @abstractmethod
+    def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
+        """One row of a forward pass.
+
+        Of a prompt that is too long the beginning is cut off.
+
+        Args:
+            room: tokens kept free for what follows, if that is more than there are.
+        """
+
+    @abstractmethod
+    def extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
+        """What the model is given beside the tokens."""
+
+    @abstractmethod
+    def scored(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """(rows, targets) log-likelihoods of the targets, and the targets."""
+
+    def spaced(self, prompt: str, following: str) -> tuple[str, str]:
+        """Both with the space between them, if any or none, in front of what follows.
+
+        Most tokenizers attach a space to the word after it.
+        """
+        bare = prompt.rstrip(" ")
+        following = prompt[len(bare) :] + following
+        if bare and not bare[-1].isspace() and not following[:1].isspace():
+            following = " " + following
+        return bare, following
+
+    def _likelihoods_of(self, model: nn.Module) -> TokenLikelihoods:
+        if self._likelihoods is None or self._likelihoods[0] is not model:
+            self._likelihoods = model, TokenLikelihoods(model, whole=self._whole)
+        return self._likelihoods[1]
+
+    def _ended(self, tokens: list[int], *, end: bool) -> list[int]:
+        """With the end token, which is learned too, where it is wanted and there is one."""
+        last = self.tokenizer.eos_token_id
+        # A token on its own is one that begins a text: some models begin and end with the same.
+        tokens = tokens[:-1] if len(tokens) > 1 and tokens[-1] == last else tokens
+        return [*tokens, last] if end and last is not None else tokens
+
+
+class CausalJoining(Joining):
+    """One sequence; a position predicts the token after it."""
+
+    def join(self, prompt: str, following: str, *, end: bool) -> tuple[list[int], list[int]]:
+        prompt, following = self.spaced(prompt, following)
+        before = self._ended(self.tokenizer(prompt)["input_ids"], end=False)
+        both = self._ended(self.tokenizer(prompt + following)["input_ids"], end=end)
+        # The last token of a prompt may be another one with something after it.
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(before, both, strict=False))
+        shared = min(sum(1 for _ in same), len(both) - 1)
+        return both[: max(shared, 0)], both[max(shared, 0) :]
+
+    def prompt(self, prompt: str) -> list[int]:
+        bare, _ = self.spaced(prompt, "")
+        tokens = self._ended(self.tokenizer(bare)["input_ids"], end=False)
+        return self._cut(tokens, self.max_tokens - self.max_targets)
+
+    def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
+        following = following[: self.max_targets]
+        prompt = self._cut(prompt, self.max_tokens - max(room, len(following)))
+        ids = (*prompt, *following)
+        positions = range(len(prompt) - 1, len(ids) - 1)
+        return TokenSequence(ids, tuple(positions), tuple(following))
+
+    def extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
+        width = min(self.max_targets, length)
+        return {
+            "positions": filled([each.positions for each in sequences], width, 0),
+            "targets": filled([each.targets for each in sequences], width, NO_TARGET),
+        }
+
+    def scored(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        inputs = dict(inputs)
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        likelihoods = self._likelihoods_of(model)
+        return likelihoods(inputs, positions, targets), targets
+
+    def _cut(self, prompt: list[int], most: int) -> list[int]:
+        """The last tokens of a prompt, after the one that every text begins with."""
+        # Something must be there to predict the first token from.
+        prompt = prompt or [self._first_token()]
+        if len(prompt) <= most:
+            return prompt
+        first = prompt[:1] if prompt[0] in self.tokenizer.all_special_ids else []
+        return first + prompt[len(prompt) - most + len(first) :]
+
+    def _first_token(self) -> int:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        found = (getattr(self.tokenizer, name) for name in names)
+        return next((token for token in found if token is not None), 0)
+
+
+class EncoderDecoderJoining(Joining):
+    """The prompt goes to the encoder; the decoder is scored on what follows and the end token."""
+
+    def join(self, prompt: str, following: str, *, end: bool) -> tuple[list[int], list[int]]:
+        del end  # a decoder's text always ends
+        after = self.tokenizer(text_target=following.strip())["input_ids"]
+        return self.tokenizer(prompt)["input_ids"], self._ended(after, end=True)
+
+    def prompt(self, prompt: str) -> list[int]:
+        return self._cut(self.tokenizer(prompt)["input_ids"])
+
+    def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
+        del room
+        ids = self._cut(prompt)
+        return TokenSequence(tuple(ids), targets=tuple(following[: self.max_targets]))
+
+    def extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
+        del length
+        targets = [each.targets for each in sequences]
+        return {"targets": filled(targets, self.max_targets, NO_TARGET)}
+
+    def scored(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        inputs = dict(inputs)
+        targets = inputs.pop("targets")
+        config: Any = model.config
+        start = torch.full_like(targets[:, :1], config.decoder_start_token_id or 0)
+        inputs["decoder_input_ids"] = torch.cat([start, targets[:, :-1].clamp(min=0)], dim=1)
+        positions = torch.arange(targets.shape[1], device=targets.device).expand_as(targets)
+        likelihoods = self._likelihoods_of(model)
+        return likelihoods(inputs, positions, targets), targets
+
+    def _cut(self, prompt: list[int]) -> list[int]:
+        return prompt[max(0, len(prompt) - self.max_tokens) :] or [self.tokenizer.pad_token_id or 0]

@@ -1,0 +1,172 @@
+"""Every kind of task through the command line: train, replay, evaluate, ask."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+
+import hushtune
+from hushtune.cli import main
+from hushtune.config import ConfigError
+from hushtune.run import replay
+from hushtune.tasks.texts import Choices, Pair
+
+CASES = [
+    ("completion", "opt", "lora", ()),
+    ("completion", "gpt2", "full", ("--method.name", "dp-zo", "--method.directions", "1")),
+    ("completion", "t5", "lora", ()),
+    ("multiple-choice", "llama", "last-1", ("--privacy.mechanism", "laplace")),
+    ("multiple-choice", "t5", "full", ()),
+    ("chat", "qwen3", "lora", ("--data.max-length", "64")),
+    ("language-modelling", "opt", "full", ("--model.dtype", "bfloat16")),
+    ("language-modelling", "llama", "head", ()),
+    ("pairs", "bert", "full", ()),
+    ("pairs", "bert", "lora", ("--task.readout", "head")),
+    ("pairs", "opt", "lora", ()),
+    ("pairs", "t5", "full", ()),
+    ("pairs", "encoder", "head", ()),
+]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message.role[0] }}> {{ message.content }} </>\n{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+METRICS = {
+    "completion": {"f1", "exact_match"},
+    "multiple-choice": {"accuracy"},
+    "chat": {"perplexity"},
+    "language-modelling": {"perplexity"},
+    "pairs": {"accuracy"},
+}
+
+FLAGS = {
+    "completion": ("--data.max-completion-length", "8"),
+    "multiple-choice": ("--data.max-completion-length", "8"),
+    "pairs": ("--data.second", "other", "--task.labels", "no", "terrible", "yes", "great"),
+}
+
+
+def write(kind: str, path: Path, rows: int = 16) -> Path:
+    """Rows of made-up words, in the columns of a kind."""
+    draw = random.Random(0)
+
+    def words(least: int, most: int) -> str:
+        return " ".join(draw.choices(tiny_models.TEXTS[0].split(), k=draw.randint(least, most)))
+
+    def row() -> dict[str, Any]:
+        if kind == "completion":
+            return {"prompt": words(2, 40), "completion": words(1, 3)}
+        if kind == "multiple-choice":
+            options = [words(1, 3), words(1, 3)]
+            return {"text": words(2, 40), "choices": options, "label": draw.randint(0, 1)}
+        if kind == "chat":
+            asked, said = {"role": "user"}, {"role": "assistant"}
+            turns = [{**turn, "content": words(1, 4)} for turn in (asked, said) for _ in (0,)]
+            return {"messages": turns * draw.randint(1, 3)}
+        if kind == "pairs":
+            return {
+                "text": words(2, 30),
+                "other": words(2, 30),
+                "label": draw.choice(("no", "yes")),
+            }
+        return {"text": words(2, 40)}
+
+    path.write_text("".join(json.dumps(row()) + "\n" for _ in range(rows)), encoding="utf-8")
+    return path
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert not exit_.value.code, said.err
+    return json.loads(said.out)
+
+
+def base_model(kind: str, family: str, tiny: Any, folder: Path) -> str:
+    if kind != "chat":
+        return tiny(family)
+    import transformers
+
+    transformers.AutoModelForCausalLM.from_pretrained(tiny(family)).save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny(family))
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("kind", "family", "tune", "settings"), CASES)
+def test_a_kind_of_task_trains_replays_evaluates_and_answers(
+    kind, family, tune, settings, tiny, tmp_path: Path, capsys
+):
+    run, train = tmp_path / "run", write(kind, tmp_path / "train.jsonl")
+    public = write(kind, tmp_path / "public.jsonl", rows=5)
+    named = "classification" if kind == "pairs" else kind
+    length = () if "--data.max-length" in settings else ("--data.max-length", "32")
+    directions = () if "--method.directions" in settings else ("--method.directions", "2")
+    summary = command(
+        capsys, "train", "--model.name", base_model(kind, family, tiny, tmp_path / "base"),
+        "--model.tune", tune, "--data.train", str(train), "--data.eval", str(public),
+        "--task.kind", named, "--method.steps", "3", "--method.batch", "6", "--eval-every", "2",
+        "--privacy.epsilon", "4", "--output", str(run), *directions, *length,
+        *FLAGS.get(kind, ()), *settings,
+    )  # fmt: skip
+    measured = {name for name in summary if name.startswith("private_")}
+    assert measured == {f"private_{name}" for name in METRICS[kind]}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 3]
+    assert all(line.keys() == {"step", *METRICS[kind]} for line in lines)
+
+    again = tmp_path / "again"
+    replay(run / "ledger.jsonl", model=None, out=again)
+    saved = "adapter" if tune == "lora" else "model"
+    for path in (run / saved).rglob("*.safetensors"):
+        assert path.read_bytes() == (again / path.relative_to(run)).read_bytes()
+
+    found = command(capsys, "eval", str(run), "--data", str(public))
+    assert {name: found[name] for name in METRICS[kind]} == {
+        name: summary[f"private_{name}"] for name in METRICS[kind]
+    }
+    model = hushtune.load(run)
+    if kind in ("chat", "language-modelling"):
+        with pytest.raises(ConfigError, match="use the model to generate"):
+            model.predict(["a good film"])
+    elif kind == "completion":
+        assert all(isinstance(answer, str) for answer in model.predict(["a good film", "bad"]))
+    elif kind == "multiple-choice":
+        assert model.predict([Choices("so", ("great", "bad"))])[0] in ("great", "bad")
+    else:
+        assert model.predict([Pair("a good film", "so bad")])[0] in ("no", "yes")
+
+
+def test_what_is_said_on_the_terminal_names_the_metric(tiny, tmp_path: Path, capsys):
+    path = str(write("language-modelling", tmp_path / "data.jsonl"))
+    public = str(write("language-modelling", tmp_path / "public.jsonl", rows=4))
+    with pytest.raises(SystemExit):
+        main(["train", "--model.name", tiny("opt"), "--data.train", path, "--data.eval", public,
+              "--task.kind", "language-modelling", "--data.max-length", "32", "--method.steps", "2",
+              "--method.directions", "2", "--method.batch", "6", "--privacy.epsilon", "4",
+              "--output", str(tmp_path / "run")])  # fmt: skip
+    assert "private perplexity" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["eval", str(tmp_path / "run"), "--data", public])
+    assert "perplexity" in capsys.readouterr().out
+
+
+def test_a_text_is_learned_by_forward_passes_alone(tiny, tmp_path: Path, capsys):
+    path = str(write("language-modelling", tmp_path / "data.jsonl"))
+    public = str(write("language-modelling", tmp_path / "public.jsonl"))
+    summary = command(
+        capsys, "train", "--model.name", tiny("llama"), "--model.tune", "full",
+        "--data.train", path, "--data.eval", public, "--task.kind", "language-modelling",
+        "--data.max-length", "32", "--method.name", "mezo", "--privacy.mechanism", "none",
+        "--method.steps", "40", "--method.directions", "8", "--method.batch", "16",
+        "--method.learning-rate", "0.3", "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert summary["non_private_perplexity"] < 0.8 * summary["zero_shot_perplexity"]
