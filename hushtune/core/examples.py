@@ -1,0 +1,138 @@
+"""Private and public examples as tensors, with the module whose losses are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hushtune.zo.losses import Inputs, MicroBatch
+
+#: From the module and a micro-batch to one loss for each of its rows.
+LossesOf = Callable[[Any, Inputs], Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows belong to which unit; `order` puts the rows of a unit side by side."""
+
+    unit_of_row: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, data: Mapping[str, Tensor], units: Sequence[Hashable] | None) -> Rows:
+        """The rows of `data`, with the unit of each; None: every row is one.
+
+        Raises:
+            ValueError: if there are none, or names and tensors do not have the same number.
+        """
+        counts = {len(tensor) for tensor in data.values()}
+        if len(counts) != 1 or not min(counts):
+            raise ValueError(f"Expected tensors of data with as many rows each, not {counts}.")
+        (count,) = counts
+        if units is None:
+            return cls(np.arange(count), np.arange(count))
+        if len(units) != count:
+            raise ValueError(f"Expected {len(units)=} to be the number of rows, {count}.")
+        if any(unit is None or unit != unit for unit in units):
+            raise ValueError("Expected every row to have its unit, and one is null.")
+        number_of: dict[Hashable, int] = {}
+        numbers = np.array([number_of.setdefault(unit, len(number_of)) for unit in units])
+        order = np.argsort(numbers, kind="stable")
+        return cls(numbers[order], order)
+
+    @property
+    def units(self) -> int:
+        """Number of units of privacy."""
+        return int(self.unit_of_row[-1]) + 1
+
+    def rows_of(self, units: np.ndarray) -> np.ndarray:
+        """Places in `order` of the rows of these units."""
+        return np.flatnonzero(np.isin(self.unit_of_row, units))
+
+
+class Fitted:
+    """A module with its losses and its data: what `MovedLosses` evaluates.
+
+    Args:
+        module: the module.
+        losses: from the module and a micro-batch to (rows,) losses.
+        data: the private examples, one tensor per name.
+        public: examples of the same kind that say nothing of the private ones.
+        order: the places of the data's rows, unit by unit.
+        micro_batch: rows of every forward pass.
+
+    Raises:
+        ValueError: if data and public are not of the same kind.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        losses: LossesOf,
+        data: Mapping[str, Tensor],
+        public: Mapping[str, Tensor],
+        order: np.ndarray,
+        micro_batch: int,
+    ) -> None:
+        if micro_batch < 1:
+            raise ValueError(f"Expected {micro_batch=} to be at least 1.")
+        if data.keys() != public.keys() or any(
+            data[name].shape[1:] != public[name].shape[1:] or data[name].dtype != public[name].dtype
+            for name in data
+        ):
+            raise ValueError("Expected data and public to have the same names, shapes and dtypes.")
+        if min(map(len, public.values())) < 2:
+            raise ValueError("Expected at least two public examples.")
+        self.module = module
+        self.data = data
+        self.public = public
+        self.order = order
+        self.micro_batch = micro_batch
+        self._losses = losses
+
+    def losses(self, inputs: Inputs) -> Tensor:
+        """(rows,) losses of a micro-batch."""
+        rows = len(next(iter(inputs.values())))
+        found = self._losses(self.module, inputs)
+        if found.shape != (rows,):
+            raise ValueError(
+                f"Expected losses of shape {tuple(found.shape)} to be of shape ({rows},): one per "
+                "example."
+            )
+        return found
+
+    def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
+        """Rows of the data by place in `order`, in micro-batches filled up with a public one."""
+        for start in range(0, len(rows), self.micro_batch):
+            places = np.arange(start, min(start + self.micro_batch, len(rows)))
+            taken = torch.from_numpy(self.order[rows[places]])
+            filler = torch.zeros(self.micro_batch - len(places), dtype=torch.long)
+            yield MicroBatch(
+                places,
+                {
+                    name: torch.cat([tensor[taken], self.public[name][filler]])
+                    for name, tensor in self.data.items()
+                },
+            )
+
+    def of_public(self, numbers: Sequence[int]) -> Inputs:
+        """A micro-batch of public examples by number, from 1 on; 0 is what fills empty rows."""
+        count = min(map(len, self.public.values()))
+        places = torch.tensor([number % count if number else 0 for number in numbers])
+        return {name: tensor[places] for name, tensor in self.public.items()}
+
+    def public_batches(self) -> list[MicroBatch]:
+        """The public examples in micro-batches."""
+        count = min(map(len, self.public.values()))
+        found = []
+        for start in range(0, count, self.micro_batch):
+            numbers = [*range(start, min(start + self.micro_batch, count))]
+            places = torch.tensor(numbers + [0] * (self.micro_batch - len(numbers)))
+            inputs = {name: tensor[places] for name, tensor in self.public.items()}
+            found.append(MicroBatch(np.array(numbers), inputs))
+        return found

@@ -1,0 +1,252 @@
+"""Any module with per-example losses: a small convolutional network on handwritten digits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hushtune import core
+from hushtune.cli import main
+from hushtune.config import MethodConfig
+from hushtune.core import tuning
+from hushtune.models.isolation import CouplingError
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.ledger import LedgerError
+from hushtune.privacy.steps import StepFailed
+from hushtune.zo.probe import ProbeError
+
+TRAIN = 1437  # four fifths
+SHORT = MethodConfig(directions=4, steps=6, batch=30)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+
+
+def losses(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return functional.cross_entropy(module(batch["x"]).double(), batch["y"], reduction="none")
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Images of 8 by 8 to train and to test on."""
+    loaded: Any = pytest.importorskip("sklearn.datasets").load_digits()
+    order = np.random.default_rng(0).permutation(len(loaded.target))
+    images = torch.tensor(loaded.images[order] / 16, dtype=torch.float32).unsqueeze(1)
+    labels = torch.tensor(loaded.target[order])
+    return (
+        {"x": images[:TRAIN], "y": labels[:TRAIN]},
+        {"x": images[TRAIN:], "y": labels[TRAIN:]},
+    )
+
+
+def made_up(rows: int = 64) -> dict[str, Tensor]:
+    """Examples that say nothing of the data: noise with every label in turn."""
+    generator = torch.Generator().manual_seed(1)
+    return {"x": torch.rand(rows, 1, 8, 8, generator=generator), "y": torch.arange(rows) % 10}
+
+
+def some(data: dict[str, Tensor], rows: int = 120) -> dict[str, Tensor]:
+    return {name: tensor[:rows] for name, tensor in data.items()}
+
+
+def tune(module: nn.Module, data: dict[str, Tensor], folder: Path, **options: Any) -> core.Tuned:
+    settings: dict[str, Any] = {"public": made_up(), "epsilon": 2.0, "method": SHORT}
+    settings |= {"micro_batch": 32, "ledger": folder / "ledger.jsonl"} | options
+    function = settings.pop("losses", losses)
+    return core.tune(module, function, data, **settings)
+
+
+def test_a_convolutional_network_learns_digits_at_epsilon_2(digits, tmp_path: Path):
+    train, test = digits
+    module = network()
+    method = MethodConfig(directions=64, steps=300, batch=144, learning_rate=2.0)
+    tuned = tune(module, train, tmp_path, method=method, micro_batch=64)
+    assert tuned.epsilon <= 2.0
+    with torch.no_grad():
+        accuracy = (module(test["x"]).argmax(dim=1) == test["y"]).double().mean().item()
+    assert accuracy >= 0.85
+
+
+def test_the_ledger_replays_the_module_and_tells_epsilon(digits, tmp_path: Path, capsys):
+    module, again = network(), network()
+    tuned = tune(module, some(digits[0]), tmp_path)
+    core.replay(again, tuned.ledger)
+    for one, other, first in zip(
+        module.parameters(), again.parameters(), network().parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, first)
+    with pytest.raises(SystemExit) as exit_:
+        main(["privacy", str(tuned.ledger), "--json"])
+    assert not exit_.value.code
+    told = json.loads(capsys.readouterr().out)
+    assert told["epsilon"] == tuned.epsilon <= 2.0
+    assert told["steps_released"] == 6
+    assert told["unit"] == "example"
+
+
+def test_what_was_interrupted_goes_on_and_ends_as_its_ledger_says(digits, tmp_path: Path):
+    data = some(digits[0])
+
+    def stop(steps: int) -> None:
+        if steps == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(network(), data, tmp_path, after_step=stop)
+    module, again = network(), network()
+    tuned = tune(module, data, tmp_path)
+    assert tuned.guarantee["steps_charged"] == tuned.guarantee["steps"] == 6
+    core.replay(again, tuned.ledger)
+    assert all(map(torch.equal, module.parameters(), again.parameters()))
+
+
+def test_a_ledger_of_something_else_is_not_gone_on_with(digits, tmp_path: Path):
+    tune(network(), some(digits[0]), tmp_path)
+    with pytest.raises(LedgerError, match="begun with 120 units, not 60"):
+        tune(network(), some(digits[0], 60), tmp_path)
+    other = network()
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    with pytest.raises(LedgerError, match="do not start as the ledger says"):
+        tune(other, some(digits[0]), tmp_path)
+
+
+def test_rows_of_a_unit_are_protected_together(digits, tmp_path: Path, monkeypatch):
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    take = tuning.take_steps
+
+    def watched(steps, moved, update, settings, data, **rest):
+        release = steps._boundary.release
+        steps._boundary.release = lambda s, u: seen.append((s, u)) or release(s, u)
+        take(steps, moved, update, settings, data, **rest)
+
+    monkeypatch.setattr(tuning, "take_steps", watched)
+    units = [f"u{row % 50}" for row in range(120)]
+    method = MethodConfig(directions=4, steps=3, batch=50)
+    tuned = tune(network(), some(digits[0]), tmp_path, units=units, method=method)
+    assert tuned.guarantee["population"] == 50
+    assert tuned.guarantee["unit"] == "unit"
+    for slopes, unit_of_row in seen:
+        counts = np.bincount(unit_of_row, minlength=50)
+        assert counts.tolist() == [3] * 20 + [2] * 30  # everybody, since the batch is everybody
+        assert slopes.shape == (120, 4)
+
+
+def test_slopes_are_those_of_each_example_alone(digits, tmp_path: Path, monkeypatch):
+    data, released = some(digits[0], 40), []
+    take = tuning.take_steps
+
+    def watched(steps, moved, update, settings, rows, **rest):
+        release = steps._boundary.release
+        steps._boundary.release = lambda s, u: released.append(s) or release(s, u)
+        take(steps, moved, update, settings, rows, **rest)
+
+    monkeypatch.setattr(tuning, "take_steps", watched)
+    method = MethodConfig(directions=2, steps=1, batch=40)
+    module = network()
+    tuned = tune(module, data, tmp_path, method=method)
+    header = ledgers.read(tuned.ledger).header
+    scale = header["settings"]["perturbation_scale"]
+    directions = tuning._directions(dict(module.named_parameters()), header)
+    for direction in range(2):
+        at = []
+        for size in (scale, 0.0):
+            moved = network()
+            with torch.no_grad():
+                for name, parameter in moved.named_parameters():
+                    directions.perturbed(
+                        name, parameter, charge=0, direction=direction, scale=size, out=parameter
+                    )
+                at.append(losses(moved, data).numpy())
+        expected = (at[0] - at[1]) / scale
+        np.testing.assert_allclose(released[0][:, direction], expected, rtol=1e-2, atol=1e-3)
+
+
+def test_an_example_without_a_finite_loss_counts_as_nothing(digits, tmp_path: Path):
+    data = {name: tensor.clone() for name, tensor in some(digits[0]).items()}
+    data["x"][7] = float("nan")
+    module = network()
+    tune(module, data, tmp_path)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def coupled(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    each = losses(module, batch)
+    return each - each.mean()
+
+
+def forgetful(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return losses(module, batch) + torch.rand(len(batch["x"]))
+
+
+@pytest.mark.parametrize("function", [coupled, forgetful])
+def test_losses_that_are_not_of_one_example_each_are_refused(function, digits, tmp_path: Path):
+    with pytest.raises(ProbeError, match="depend on each other"):
+        tune(network(), some(digits[0]), tmp_path, losses=function)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_batch_statistics_are_refused_by_their_path(digits, tmp_path: Path):
+    module = nn.Sequential(nn.BatchNorm2d(1), network())
+    with pytest.raises(CouplingError, match="0 is a BatchNorm2d"):
+        tune(module, some(digits[0]), tmp_path)
+
+
+def test_only_chosen_parameters_move(digits, tmp_path: Path):
+    module, first = network(), dict(network().named_parameters())
+    tune(module, some(digits[0]), tmp_path, parameters=["7.weight", "7.bias"])
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, first[name]) == (not name.startswith("7."))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"public": {"x": torch.rand(4, 1, 8, 8)}}, "the same names"),
+        ({"public": made_up(1)}, "at least two public"),
+        ({"micro_batch": 0}, "micro_batch=0"),
+        ({"units": ["a"] * 3}, "number of rows, 120"),
+        ({"units": [None] * 120}, "one is null"),
+        ({"parameters": ["8.weight"]}, "'8.weight' to be a parameter"),
+        ({"losses": lambda module, batch: losses(module, batch).mean()}, "one per example"),
+        ({"method": MethodConfig(name="mezo")}, "to be dp-aggzo, dp-zo or dpzero"),
+        ({"epsilon": -1.0}, "epsilon"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_the_first_step(options, message, digits, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tune(network(), some(digits[0]), tmp_path, **options)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_an_error_says_nothing_of_the_example_that_it_met(digits, tmp_path: Path):
+    data = some(digits[0])
+
+    def fails(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        if (batch["x"] == data["x"][3]).flatten(1).all(dim=1).any():
+            raise RuntimeError("example 3")
+        return losses(module, batch)
+
+    with pytest.raises(StepFailed) as failed:
+        tune(network(), data, tmp_path, losses=fails, method=dataclasses.replace(SHORT, batch=120))
+    assert "example 3" not in str(failed.value)
