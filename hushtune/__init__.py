@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hushtune import privacy
 
 if TYPE_CHECKING:
+    from hushtune.finetuning import Result, finetune
     from hushtune.models.restore import TunedModel
 
-__all__ = ["load", "privacy"]
+__all__ = ["Result", "finetune", "load", "privacy"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Accounting is useful without torch, which takes seconds to import.
+    if name in ("Result", "finetune"):
+        from hushtune import finetuning
+
+        return getattr(finetuning, name)
+    raise AttributeError(f"module 'hushtune' has no attribute {name!r}")
 
 
 def load(run: str | Path) -> TunedModel:

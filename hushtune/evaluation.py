@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hushtune.config import Config
 from hushtune.files import write_whole
-from hushtune.tasks.data import LabelledText, read_labelled_text
+from hushtune.tasks.data import LabelledText, labelled_text, read_labelled_text
 from hushtune.tasks.metrics import evaluate
 from hushtune.tasks.task import TextTask
 
+#: Rows that are in memory, by what the configuration calls them: `data.train` or `data.eval`.
+GivenRows = Mapping[str, Iterable[Mapping[str, Any]]]
 
-def read_data(config: Config) -> tuple[LabelledText, LabelledText | None]:
+
+def read_data(
+    config: Config, given: GivenRows | None = None
+) -> tuple[LabelledText, LabelledText | None]:
     """The private training data, and the public evaluation data if there is any.
+
+    Args:
+        given: rows in memory, by the name that the configuration has in place of a file.
 
     Raises:
         DataError: naming the file and the row.
     """
-    data = read_labelled_text(config.data.train, config.data, config.task, with_units=True)
+    data = _read(config.data.train, config, given or {}, with_units=True)
     if config.data.eval is None:
         return data, None
-    return data, read_labelled_text(config.data.eval, config.data, config.task, with_units=False)
+    return data, _read(config.data.eval, config, given or {}, with_units=False)
+
+
+def _read(name: str, config: Config, given: GivenRows, *, with_units: bool) -> LabelledText:
+    if name not in given:
+        return read_labelled_text(name, config.data, config.task, with_units=with_units)
+    rows = ((f"{name}, row {number}", row) for number, row in enumerate(given[name], start=1))
+    return labelled_text(rows, config.data, config.task, source=name, with_units=with_units)
 
 
 class Progress(Protocol):

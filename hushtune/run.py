@@ -15,7 +15,7 @@ from hushtune import config as configuration
 from hushtune import evaluation
 from hushtune import session as sessions
 from hushtune.config import Config
-from hushtune.evaluation import Evaluations, Metrics, named, read_data
+from hushtune.evaluation import Evaluations, GivenRows, Metrics, named, read_data
 from hushtune.files import write_config, write_json
 from hushtune.guarantee import describe_guarantee
 from hushtune.memory import peak_gpu_memory, peak_memory
@@ -43,7 +43,11 @@ class Progress(evaluation.Progress, Protocol):
 
 
 def train(
-    config: Config, progress: Progress, *, features: FeatureStore | None = None
+    config: Config,
+    progress: Progress,
+    *,
+    features: FeatureStore | None = None,
+    given: GivenRows | None = None,
 ) -> dict[str, Any]:
     """Train, or go on training, in the folder `config.output`; returns the summary.
 
@@ -52,6 +56,7 @@ def train(
     Args:
         features: a frozen encoder's features of texts seen before, shared between runs of the
             same encoder in one process.
+        given: rows in memory, by the name that the configuration has in place of a file.
 
     Raises:
         ConfigError, DataError, CouplingError, ProbeError, ValueError: bad input, before any
@@ -60,7 +65,7 @@ def train(
     """
     start = time.monotonic()
     configuration.check(config)
-    data, public = read_data(config)
+    data, public = read_data(config, given)
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     session = open_session(config, folder / LEDGER, units=data.units)

@@ -136,6 +136,20 @@ def _llama_tokenizer() -> Any:
     return _byte_pairs("<unk>", "<s>", "</s>", before="<s>", bos_token="<s>", eos_token="</s>")
 
 
+def _gemma_tokenizer() -> Any:
+    return _byte_pairs(
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        before="<bos>",
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+
+
 def _qwen_tokenizer() -> Any:
     return _byte_pairs(
         "<|endoftext|>", "<|im_end|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
@@ -268,6 +282,108 @@ def _t5(tokenizer: Any) -> Any:
     )
 
 
+def _mistral(tokenizer: Any) -> Any:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            sliding_window=16,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+
+
+def _gemma3(tokenizer: Any) -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=1,
+        )
+    )
+
+
+def _gemma2(tokenizer: Any) -> Any:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    return Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=1,
+            final_logit_softcapping=1.0,  # low, so that it matters
+        )
+    )
+
+
+def _deberta(tokenizer: Any) -> Any:
+    from transformers import DebertaV2Config, DebertaV2ForMaskedLM
+
+    return DebertaV2ForMaskedLM(
+        DebertaV2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=16,
+            pad_token_id=0,
+        )
+    )
+
+
+def _modernbert(tokenizer: Any) -> Any:
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    return ModernBertForMaskedLM(
+        ModernBertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            local_attention=16,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+            cls_token_id=2,
+            sep_token_id=3,
+        )
+    )
+
+
 def _mixtral(tokenizer: Any) -> Any:
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -296,5 +412,10 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "llama": (_llama_tokenizer, _llama),
     "qwen3": (_qwen_tokenizer, _qwen3),
     "t5": (_unigram, _t5),
+    "mistral": (_llama_tokenizer, _mistral),
+    "gemma2": (_gemma_tokenizer, _gemma2),
+    "gemma3": (_gemma_tokenizer, _gemma3),
+    "deberta": (_word_pieces, _deberta),
+    "modernbert": (_word_pieces, _modernbert),
     "mixtral": (_llama_tokenizer, _mixtral),
 }

@@ -19,7 +19,7 @@ from hushtune.comparison.ghost import GhostGradients
 from hushtune.comparison.gradients import GradientSums, HeadGradients
 from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
-from hushtune.evaluation import Evaluations, Metrics, named, read_data
+from hushtune.evaluation import Evaluations, GivenRows, Metrics, named, read_data
 from hushtune.files import write_config, write_json
 from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
@@ -90,8 +90,11 @@ class Progress(evaluation.Progress, Protocol):
         ...
 
 
-def train(config: Config, progress: Progress) -> dict[str, Any]:
+def train(config: Config, progress: Progress, *, given: GivenRows | None = None) -> dict[str, Any]:
     """Train in the folder `config.output`, which must not hold a run; returns the summary.
+
+    Args:
+        given: rows in memory, by the name that the configuration has in place of a file.
 
     Raises:
         ConfigError, DataError, CouplingError, ValueError: bad input, before the first step.
@@ -100,7 +103,7 @@ def train(config: Config, progress: Progress) -> dict[str, Any]:
     """
     start = time.monotonic()
     configuration.check(config)
-    data, public = read_data(config)
+    data, public = read_data(config, given)
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     _refuse_another_run(folder)

@@ -43,6 +43,16 @@ class TunedModel:
         self._shapes = shapes
         self.labels = tuple(labels)
 
+    @property
+    def model(self) -> Any:
+        """The tuned network; of a sentence encoder, the encoder with its label vectors."""
+        return self._readout.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._readout.tokenizer
+
     def predict(self, texts: Sequence[Any]) -> list[str]:
         """What the model answers: a label for each text, an option, or a completion.
 

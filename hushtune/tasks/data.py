@@ -6,8 +6,9 @@ training starts, and nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -59,16 +60,34 @@ def read_labelled_text(
     Raises:
         DataError: missing file or column, malformed row, unknown label, empty text, null unit.
     """
+    return labelled_text(read_rows(path), data, task, source=path, with_units=with_units)
+
+
+def labelled_text(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    data: DataConfig,
+    task: TaskConfig,
+    *,
+    source: str,
+    with_units: bool,
+) -> LabelledText:
+    """`read_labelled_text`, of rows that are there.
+
+    Args:
+        rows: each with its place, for messages.
+        source: where they are from, for messages.
+        with_units: as above.
+    """
     read = row_reader(task, data)
     texts, labels, units = [], [], []
-    for place, row in read_rows(path):
+    for place, row in rows:
         text, label = read(place, row)
         texts.append(text)
         labels.append(label)
         if with_units and data.unit is not None:
             units.append(name_of(place, row, data.unit, needed_for="unit"))
     if not texts:
-        raise DataError(f"{path}: no rows; expected at least one.")
+        raise DataError(f"{source}: no rows; expected at least one.")
     return _grouped(texts, labels, units)
 
 

@@ -18,8 +18,8 @@ from hushtune.tasks.readouts import example_length, likelihood
 from hushtune.tasks.task import TextTask
 from hushtune.tasks.texts import Chat, Choices, Completion, Message
 
-WRITERS = ["opt", "gpt2", "llama", "qwen3", "t5"]
-CAUSAL = ["opt", "gpt2", "llama", "qwen3"]
+CAUSAL = ["opt", "gpt2", "llama", "qwen3", "mistral", "gemma2", "gemma3"]
+WRITERS = [*CAUSAL, "t5"]
 LENGTH = 32
 
 #: One turn after the other, as most models for conversations have them.
@@ -228,7 +228,8 @@ def test_scores_do_not_depend_on_padding_or_on_others(family, tiny):
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", WRITERS)
+# Gemma 2 caps its logits, so it gets all of them at once; they are checked above.
+@pytest.mark.parametrize("family", [family for family in WRITERS if family != "gemma2"])
 def test_logits_are_never_there_all_at_once(family, tiny, monkeypatch):
     monkeypatch.setattr(likelihood, "_BLOCK_ROWS", 8)
     loaded = load(tiny(family), "completion")

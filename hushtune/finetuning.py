@@ -1,0 +1,164 @@
+"""From Python: one call that tunes a model, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from hushtune import config as configuration
+from hushtune import run as runs
+from hushtune.comparison import run as comparison
+from hushtune.comparison.folder import header_of, holds_comparison
+from hushtune.config import Config, ConfigError
+from hushtune.evaluation import GivenRows
+from hushtune.models.restore import TunedModel, load_tuned
+from hushtune.privacy import ledger as ledgers
+from hushtune.report.terminal import TerminalProgress
+
+#: Rows: as a list of dictionaries, a `datasets.Dataset`, or a pandas `DataFrame`.
+Rows = Any
+
+#: What stands in the configuration for rows in memory.
+_IN_MEMORY = {"train": "rows in memory", "eval": "evaluation rows in memory"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A tuned model with its guarantee.
+
+    Attributes:
+        folder: the run folder, as `hushtune train` writes it.
+        tuned: the model, ready to be asked.
+        guarantee: ε with all its terms, as in `privacy.json`.
+        summary: metrics on public data, seconds and memory, as in `summary.json`.
+    """
+
+    folder: Path
+    tuned: TunedModel
+    guarantee: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def epsilon(self) -> float | None:
+        """ε of the whole run; None without privacy."""
+        return self.guarantee["epsilon"]
+
+    @property
+    def model(self) -> Any:
+        """The tuned network, of transformers or PEFT."""
+        return self.tuned.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.tuned.tokenizer
+
+    def predict(self, texts: Sequence[Any]) -> list[str]:
+        """What the model answers; see `TunedModel.predict`."""
+        return self.tuned.predict(texts)
+
+
+def finetune(
+    *,
+    model: str | Mapping[str, Any],
+    data: str | Mapping[str, Any] | Rows,
+    privacy: float | str | Mapping[str, Any],
+    task: Mapping[str, Any] | None = None,
+    method: Mapping[str, Any] | None = None,
+    output: str | Path = "runs/run",
+    seed: int = 0,
+    eval_every: int = 0,
+    quiet: bool = False,
+) -> Result:
+    """Tune a model on private text, or go on where an interrupted call with these arguments ended.
+
+    The sections are those of a run file, with the same keys, defaults and meanings:
+
+        hushtune.finetune(
+            model="roberta-large",
+            data={"train": "tickets.jsonl", "unit": "user_id"},
+            task={"labels": {"billing": "money", "outage": "electricity"}},
+            privacy=2.0,
+        ).predict(["The lights went out twice today."])
+
+    Args:
+        model: a folder or a name on the hub, or a section.
+        data: the private data: a file, rows, or a section whose `train` and `eval` may be rows.
+        privacy: ε, "none", or a section.
+        task: a section; needed where texts are classified.
+        method: a section.
+        output: the run folder.
+        seed: the public seed.
+        eval_every: steps between evaluations.
+        quiet: print nothing.
+
+    Raises:
+        ConfigError, DataError, CouplingError, ProbeError, ValueError: what cannot be used, before
+            any budget is spent.
+        LedgerError: the folder belongs to another run or is in use.
+    """
+    section, given = _data_section(data)
+    config = configuration.from_values(
+        {
+            "model": {"name": model} if isinstance(model, str) else dict(model),
+            "data": section,
+            "task": dict(task or {}),
+            "method": dict(method or {}),
+            "privacy": {"epsilon": float(privacy)} if isinstance(privacy, int | float) else privacy,
+            "output": str(output),
+            "seed": seed,
+            "eval_every": eval_every,
+        },
+        source="finetune",
+    )
+    return _finetuned(_of_mezo(config), given, quiet=quiet)
+
+
+def _finetuned(config: Config, given: GivenRows, *, quiet: bool) -> Result:
+    train = comparison.train if config.method.name == "dp-sgd" else runs.train
+    summary = train(config, TerminalProgress(quiet=quiet), given=given)
+    folder = Path(config.output)
+    if holds_comparison(folder):
+        header = header_of(folder)
+    else:
+        header = ledgers.read(folder / runs.LEDGER).header
+    guarantee = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))
+    return Result(folder, load_tuned(folder, header), guarantee, summary)
+
+
+def _of_mezo(config: Config) -> Config:
+    """Without privacy there is one method, so nobody need name it."""
+    if config.privacy.mechanism != "none" or config.method.name != "dp-aggzo":
+        return config
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, name="mezo"))
+
+
+def _data_section(data: Any) -> tuple[dict[str, Any], dict[str, Iterable[Mapping[str, Any]]]]:
+    """The configuration's section, and rows in memory by what stands there for them."""
+    section = dict(data) if isinstance(data, Mapping) else {"train": data}
+    given = {}
+    for key, name in _IN_MEMORY.items():
+        if key in section and not isinstance(section[key], str | NoneType):
+            given[name] = _rows(key, section[key])
+            section[key] = name
+    return section, given
+
+
+def _rows(key: str, value: Any) -> list[Mapping[str, Any]]:
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
+        value = value.to_dict("records")
+    try:
+        rows = list(value)
+    except TypeError:
+        rows = None
+    if rows is None or not all(isinstance(row, Mapping) for row in rows):
+        raise ConfigError(
+            f"data.{key}: {type(value).__name__} is not accepted; it must be a file, a list of "
+            "dictionaries, a Dataset or a DataFrame."
+        )
+    return rows
