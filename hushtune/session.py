@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from hushtune import methods
-from hushtune.config import Config, ConfigError, check_units, default_delta, from_values
+from hushtune.config import ADAPTERS, Config, ConfigError, check_units, default_delta, from_values
 from hushtune.memory import room
 from hushtune.methods import Settings
 from hushtune.models.load import LoadedModel, hash_tensors, load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.models.offload import refuse_moving_files, stored
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
@@ -310,8 +310,8 @@ def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Paramete
     tune = config.model.tune
     if tune == "auto":
         tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
-    if tune == "lora":
-        add_lora(loaded, config.model.lora, config.seed)
+    if tune in ADAPTERS:
+        add_adapters(loaded, tune, config.model.lora, config.seed)
     parameters = moving_parameters(loaded, tune)
     refuse_moving_files(tune, config.model.offload, parameters)
     return loaded, tune, parameters

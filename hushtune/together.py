@@ -46,7 +46,13 @@ def moves_together(
 
 
 def few_move(model: nn.Module, parameters: Mapping[str, nn.Parameter], directions: int) -> bool:
-    """Whether a copy of the moving parameters for every direction is less than the model."""
+    """Whether a copy of the moving parameters for every direction is less than the model.
+
+    Never with DoRA: it makes vectors out of moving and frozen weights together, and where those are
+    as long as a pass has rows nobody could tell which they are.
+    """
+    if any(".lora_magnitude_vector" in name for name in parameters):
+        return False
     moving = sum(parameter.numel() for parameter in parameters.values())
     return moving * directions < sum(parameter.numel() for parameter in model.parameters())
 

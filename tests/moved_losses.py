@@ -11,7 +11,7 @@ from torch import nn
 
 from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import TextTask
@@ -63,7 +63,7 @@ def make_setting(
     data = DataConfig(max_length=32, max_completion_length=8)
     loaded = load_model(model, settings, data, seed=0)
     if tune[0] == "lora":
-        add_lora(loaded, LoraConfig(r=2, target_modules=tuple(tune[1:])), seed=0)
+        add_adapters(loaded, "lora", LoraConfig(r=2, target_modules=tuple(tune[1:])), seed=0)
     parameters = moving_parameters(loaded, tune[0])
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -21,7 +21,7 @@ from hushtune.bench.cases import Case
 from hushtune.bench.models import build, random_text
 from hushtune.config import Config, LoraConfig
 from hushtune.methods import Settings
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.steps import PrivateSteps
@@ -52,7 +52,7 @@ class Workbench:
         self.case = case
         self._loaded = build(case.shape, case.dtype, case.device, length=case.length)
         if case.moving == "lora":
-            add_lora(self._loaded, LoraConfig(r=8), seed=0)
+            add_adapters(self._loaded, "lora", LoraConfig(r=8), seed=0)
         self.parameters = moving_parameters(self._loaded, case.moving)
         self._shapes = [Shape(case.rows_a_pass, case.length)]
         # One column of a micro-batch is padding.

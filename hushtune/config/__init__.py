@@ -3,6 +3,7 @@
 from hushtune.config.checks import check, check_units, default_delta, same_data
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
+    ADAPTERS,
     Config,
     ConfigError,
     DataConfig,
@@ -15,6 +16,7 @@ from hushtune.config.settings import (
 )
 
 __all__ = [
+    "ADAPTERS",
     "Config",
     "ConfigError",
     "DataConfig",

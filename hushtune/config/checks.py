@@ -29,12 +29,13 @@ def check(config: Config) -> None:
         "public data, and not the private training data",
     )
     _require(
-        re.fullmatch(r"auto|full|lora|head|bias|last-[1-9]\d*", model.tune) is not None,
+        re.fullmatch(r"auto|full|lora|dora|ia3|head|bias|last-[1-9]\d*", model.tune) is not None,
         "model.tune",
         model.tune,
-        "full, lora, head, bias or last-N",
+        "full, lora, dora, ia3, head, bias or last-N",
     )
     _check_quantise(config)
+    _check_offload(config)
     _require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
     _require(
         0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
@@ -102,6 +103,16 @@ def _check_quantise(config: Config) -> None:
         "model.offload",
         model.offload,
         f"none with model.quantise {model.quantise}",
+    )
+
+
+def _check_offload(config: Config) -> None:
+    model = config.model
+    _require(
+        model.offload == "none" or model.tune != "dora",
+        "model.offload",
+        model.offload,
+        "none with model.tune dora",
     )
 
 

@@ -15,9 +15,13 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names the key and what is accepted."""
 
 
+#: Ways of tuning that leave the model as it is, and put adapters in it.
+ADAPTERS = ("lora", "dora", "ia3")
+
+
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters (Hu et al., 2021), as PEFT makes them."""
+    """Low-rank adapters (Hu et al., 2021), as PEFT makes them; with ia3, the layers alone."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -40,7 +44,8 @@ class ModelConfig:
     name: str = ""
     """A folder written by save_pretrained, or a name on the hub."""
     tune: str = "auto"
-    """full | lora | head | bias | last-N; auto: head for encoders and new heads, else lora."""
+    """full | lora | dora | ia3 | head | bias | last-N; auto: head for encoders and new heads, else
+    lora."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto: float32, or what a quantised model was made from."""
     quantise: str = "none"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from hushtune.config import ConfigError, LoraConfig
+from hushtune.config import ADAPTERS, ConfigError, LoraConfig
 from hushtune.models.quantised import is_quantised, is_quantised_tensor
 from hushtune.zo.directions import Directions
 
@@ -26,11 +26,15 @@ _TASK_TYPES = {
 }
 
 
-def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
-    """Give the model LoRA adapters, initialised from the public generator.
+def add_adapters(loaded: LoadedModel, kind: str, lora: LoraConfig, seed: int) -> None:
+    """Give the model adapters, initialised from the public generator, that change nothing yet.
 
-    Adapters start as zero: B is zero, and A uniform as PEFT would draw it. A classification head,
-    and anything else that no checkpoint holds, moves and is saved as a whole.
+    Of LoRA and DoRA (Liu et al., 2024), B is zero, and A uniform as PEFT would draw it; DoRA's
+    magnitudes are those of the weights. IA³ (Liu et al., 2022) multiplies by one. A classification
+    head, and anything else that no checkpoint holds, moves and is saved as a whole.
+
+    Args:
+        kind: one of `ADAPTERS`.
 
     Raises:
         ConfigError: if no layer of the model has one of the names in `target_modules`.
@@ -41,22 +45,27 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
     inside = loaded.kind == "descriptions"
     network = readout.model.encoder if inside else readout.model
     settings: dict[str, Any] = {
-        "r": lora.r,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
         "task_type": _TASK_TYPES[loaded.kind],
         "target_modules": list(lora.target_modules) or None,
         "modules_to_save": None if inside else _whole_modules(loaded),
         # GPT-2 keeps its weights transposed.
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in network.modules()),
     }
+    if kind != "ia3":
+        settings |= {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": 0.0}
+        settings["use_dora"] = kind == "dora"
     try:
-        adapted = _with_adapter(network, settings)
+        adapted = _with_adapter(network, kind, settings)
     except ValueError as error:
         if lora.target_modules:
             raise ConfigError(f"model.lora.target_modules: {error}") from None
+        if kind == "ia3":
+            raise ConfigError(
+                "model.tune: ia3 has no default layers for this model; name them in "
+                "model.lora.target_modules."
+            ) from None
         # An architecture that PEFT has no default for.
-        adapted = _with_adapter(network, settings | {"target_modules": "all-linear"})
+        adapted = _with_adapter(network, kind, settings | {"target_modules": "all-linear"})
     cast_adapters(adapted, lora)
     _draw_adapters(adapted, seed)
     if inside:
@@ -65,12 +74,16 @@ def add_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> None:
         readout.model = adapted.eval()
 
 
-def _with_adapter(model: nn.Module, settings: dict[str, Any]) -> Any:
+def _with_adapter(model: nn.Module, kind: str, settings: dict[str, Any]) -> Any:
     import peft
 
+    make: Any = peft.IA3Config if kind == "ia3" else peft.LoraConfig
+    if kind == "ia3" and settings["target_modules"]:
+        # What is named is scaled behind the layer; PEFT's defaults know feed-forward layers.
+        settings = settings | {"feedforward_modules": []}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return peft.get_peft_model(model, peft.LoraConfig(**settings))  # type: ignore[arg-type]
+        return peft.get_peft_model(model, make(**settings))
 
 
 def _whole_modules(loaded: LoadedModel) -> list[str] | None:
@@ -88,8 +101,12 @@ def cast_adapters(adapted: nn.Module, lora: LoraConfig) -> None:
     """Give the adapters their number format, which PEFT does not leave as it was."""
     dtype = torch.bfloat16 if lora.dtype == "bfloat16" else torch.float32
     for name, parameter in adapted.named_parameters():
-        if ".lora_" in name:
+        if _of_adapter(name):
             parameter.data = parameter.data.to(dtype)
+
+
+def _of_adapter(name: str) -> bool:
+    return ".lora_" in name or ".ia3_" in name
 
 
 def _draw_adapters(adapted: nn.Module, seed: int) -> None:
@@ -115,15 +132,15 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
         ConfigError: if the model has no such parameters, or they are quantised.
     """
     model = loaded.model
-    if tune != "lora" and is_quantised(model):
+    if tune not in ADAPTERS and is_quantised(model):
         raise ConfigError(
             f"model.tune: {tune} is not accepted for a quantised model; it must be lora."
         )
     named = dict(model.named_parameters())
     if tune == "full":
         chosen = set(named)
-    elif tune == "lora":
-        chosen = {name for name in named if ".lora_" in name or ".modules_to_save." in name}
+    elif tune in ADAPTERS:
+        chosen = {name for name in named if _of_adapter(name) or ".modules_to_save." in name}
     elif tune == "bias":
         chosen = {name for name in named if name.rsplit(".", 1)[-1] == "bias"}
     elif tune == "head":
@@ -134,7 +151,7 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
         raise ConfigError(
             f"model.tune: {tune} is not accepted for this model, which has no such parameters "
             "(a head that shares its weights with the embeddings is none); it must be one of "
-            "full, lora, head, bias, last-N."
+            "full, lora, dora, ia3, head, bias, last-N."
         )
     chosen |= {name for name in named if name in loaded.new_parameters or name == "label_vectors"}
     for name, parameter in named.items():

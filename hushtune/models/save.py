@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from hushtune.config import ConfigError, same_data
+from hushtune.config import ADAPTERS, ConfigError, same_data
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
 from hushtune.models.offload import whole_state
 
@@ -23,23 +23,23 @@ LABEL_VECTORS_FILE = "label_vectors.safetensors"
 
 
 def save_model(session: Session, folder: Path) -> Path:
-    """Write `folder/adapter` (LoRA, for PEFT) or `folder/model` (for transformers)."""
-    target = folder / ("adapter" if session.tune == "lora" else "model")
+    """Write `folder/adapter` (for PEFT) or `folder/model` (for transformers)."""
+    target = folder / ("adapter" if session.tune in ADAPTERS else "model")
     refuse_base_folder(folder, session.config.model.name)
     out = target.with_name(target.name + ".part")  # renamed when complete
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     model: Any = session.loaded.model
     # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
-    options = {"save_embedding_layers": False} if session.tune == "lora" else {}
+    options = {"save_embedding_layers": False} if session.tune in ADAPTERS else {}
     network = model.encoder if isinstance(model, EncoderClassifier) else model
-    if session.tune != "lora":
+    if session.tune not in ADAPTERS:
         options |= whole_state(network)
     if isinstance(model, EncoderClassifier):
         encoder: Any = model.encoder
         encoder.save_pretrained(out, **options)
         save_label_vectors(model, list(session.config.task.labels), out)
-        if session.tune != "lora":
+        if session.tune not in ADAPTERS:
             save_sentence_transformers_modules(model, session.loaded.readout.max_tokens, out)
     else:
         model.save_pretrained(out, **options)

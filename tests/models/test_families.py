@@ -16,6 +16,7 @@ from torch import Tensor
 
 import hushtune
 from hushtune.cli import main
+from hushtune.config import ADAPTERS
 from hushtune.run import replay
 from hushtune.session import Session
 
@@ -76,6 +77,13 @@ CASES = [
     Case("deberta", "lora", HEAD),
     Case("modernbert", "full"),
     Case("modernbert", "lora", HEAD),
+    Case("opt", "dora"),
+    Case("roberta", "dora", HEAD),
+    Case("encoder", "dora"),
+    Case("gpt2", "ia3"),
+    Case("bert", "ia3", HEAD),
+    Case("t5", "ia3", words=tiny_models.SEVERAL),
+    Case("encoder", "ia3"),
     Case("encoder", "head", PURE),
     Case("encoder", "lora"),
     Case("encoder", "full", BFLOAT16),
@@ -104,7 +112,7 @@ def test_a_family_trains_loads_elsewhere_replays_and_evaluates(
     run, again = tmp_path / "run", tmp_path / "again"
     folder = tiny(case.family)
     command(capsys, "train", *_flags(case, folder, data, run))
-    kind = "adapter" if case.tune == "lora" else "model"
+    kind = "adapter" if case.tune in ADAPTERS else "model"
     assert not (run / ({"adapter", "model"} - {kind}).pop()).exists()
 
     session = replay(run / "ledger.jsonl", model=None, out=again)
@@ -166,7 +174,7 @@ def _loaded_elsewhere(case: Case, session: Session, folder: str, saved: Path) ->
         "head": transformers.AutoModelForSequenceClassification,
         "descriptions": transformers.AutoModel,
     }[session.loaded.kind]
-    if case.tune != "lora":
+    if case.tune not in ADAPTERS:
         return auto.from_pretrained(saved).eval()
     named = [value for value in case.settings if value in ("bfloat16", "float16")]
     dtype = getattr(torch, named[0]) if named else torch.float32

@@ -7,7 +7,7 @@ import torch
 
 from hushtune.config import ConfigError, DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 
 
 def _load(folder: str, readout: str = "auto", seed: int = 0, dtype: str = "float32") -> LoadedModel:
@@ -32,7 +32,7 @@ def test_what_no_checkpoint_holds_moves_whatever_is_tuned(tune, tiny):
     loaded = _load(tiny("bert"), "head")
     assert {"classifier.weight", "bert.pooler.dense.weight"} <= set(loaded.new_parameters)
     if tune == "lora":
-        add_lora(loaded, LoraConfig(), seed=0)
+        add_adapters(loaded, "lora", LoraConfig(), seed=0)
     moving = "".join(moving_parameters(loaded, tune))
     for module in ("classifier", "pooler.dense"):
         assert f"{module}.modules_to_save.default.weight" in moving or f"{module}.weight" in moving
@@ -43,7 +43,7 @@ def test_new_parameters_come_from_the_public_seed_alone(family, tiny):
     def start(seed: int, noise: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(noise)
         loaded = _load(tiny(family), "head", seed=seed)
-        add_lora(loaded, LoraConfig(), seed=seed)
+        add_adapters(loaded, "lora", LoraConfig(), seed=seed)
         return dict(moving_parameters(loaded, "lora"))
 
     one, same, other = start(0, 0), start(0, 1), start(1, 0)
@@ -54,7 +54,7 @@ def test_new_parameters_come_from_the_public_seed_alone(family, tiny):
 
 def test_adapters_of_a_16_bit_model_are_kept_in_32_bits(tiny):
     loaded = _load(tiny("llama"), dtype="bfloat16")
-    add_lora(loaded, LoraConfig(), seed=0)
+    add_adapters(loaded, "lora", LoraConfig(), seed=0)
     assert {p.dtype for p in moving_parameters(loaded, "lora").values()} == {torch.float32}
 
 
@@ -69,8 +69,9 @@ def test_last_layers_are_counted_from_the_top_of_every_stack(tiny):
 
 
 def test_layers_that_do_not_exist_get_no_adapters(tiny):
+    loaded = _load(tiny("opt"))
     with pytest.raises(ConfigError, match=r"model\.lora\.target_modules"):
-        add_lora(_load(tiny("opt")), LoraConfig(target_modules=("nonsense",)), seed=0)
+        add_adapters(loaded, "lora", LoraConfig(target_modules=("nonsense",)), seed=0)
 
 
 def test_a_model_without_biases_refuses_to_tune_them(tiny):

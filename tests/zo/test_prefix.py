@@ -11,7 +11,7 @@ import torch
 
 from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.losses import MovedLosses
@@ -37,7 +37,9 @@ def _task(folder: str, tune: str, **task: str):
     task = TaskConfig(labels=labels, **task)
     loaded = load_model(ModelConfig(name=folder), task, DataConfig(max_length=32), seed=0)
     if tune == "upper-lora":
-        add_lora(loaded, LoraConfig(r=2, target_modules=("1.self_attn.q_proj",)), seed=0)
+        add_adapters(
+            loaded, "lora", LoraConfig(r=2, target_modules=("1.self_attn.q_proj",)), seed=0
+        )
         tune = "lora"
     parameters = moving_parameters(loaded, tune)
     with torch.no_grad():

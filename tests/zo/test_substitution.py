@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
-from hushtune.models.moving import add_lora, moving_parameters
+from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.perturbed import Perturbed, Scratch
@@ -45,7 +45,7 @@ def _load(folder: str, tune: str, dtype: str = "float32", **task: str):
         seed=0,
     )
     if tune == "lora":
-        add_lora(loaded, LoraConfig(r=2), seed=0)
+        add_adapters(loaded, "lora", LoraConfig(r=2), seed=0)
     parameters = moving_parameters(loaded, tune)
     with torch.no_grad():
         for name, parameter in parameters.items():
