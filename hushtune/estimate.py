@@ -19,6 +19,9 @@ from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import BLOCK_ROWS, HeadLosses
 from hushtune.zo.losses import PROBE_CHARGE, MicroBatch, MovedLosses
 
+#: Seconds of two passes from which on a few more are enough to tell what one takes.
+_LONG = 1.0
+
 #: Seconds a step takes beside its forward passes: noise, ledger, bookkeeping.
 _OVERHEAD = 0.005
 
@@ -120,8 +123,10 @@ def _moved_seconds(
     if any(shape.directions > 1 for shape in session.shapes):
         per_batch = mean_seconds(passes)
     else:
-        few, more = passes[:2], passes[:10]
-        one, two = mean_seconds(few), mean_seconds(more)
+        few = passes[:2]
+        one = mean_seconds(few)
+        more = passes[: 4 if one > _LONG else 10]
+        two = mean_seconds(more)
         each = max(two - one, 0.0) / max(1, len(more) - len(few))
         per_batch = one + each * (len(passes) - len(few))
     per_step = per_batch * _micro_batches(session, batches, plan.expected_units)

@@ -28,6 +28,9 @@ from hushtune.zo.substitution import parameters_reached
 #: The only parameter that moves when an encoder's head is tuned.
 LABEL_VECTORS = "label_vectors"
 
+#: Rows of the micro-batches that slopes are measured in, at most.
+_ROWS_OF_SLOPES = 8
+
 #: Rows of dummy text, about; each text stands there with several labels in turn.
 _DUMMY_ROWS = 48
 
@@ -121,9 +124,12 @@ def run_probe(
         shapes = [replace(shape, rows=1) if shape in coupled else shape for shape in shapes]
     task = TextTask(loaded.readout, dummies, shapes)
     losses = make(task, shapes)
+    # The few dummy texts would leave most rows of the run's micro-batches empty.
+    small = [replace(shape, rows=min(shape.rows, _ROWS_OF_SLOPES)) for shape in shapes]
+    few = TextTask(loaded.readout, dummies, small)
     scale, slopes = choose_scale(
-        losses,
-        list(task.micro_batches(np.arange(task.rows))),
+        make(few, small),
+        list(few.micro_batches(np.arange(few.rows))),
         candidates,
         # A median over few directions is biased low; a head's directions are free.
         directions=64 if isinstance(losses, HeadLosses) else 8,

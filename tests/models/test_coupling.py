@@ -246,7 +246,8 @@ def test_the_probe_refuses_a_model_whose_passes_depend_on_earlier_ones(fault, ti
         return loaded
 
     monkeypatch.setattr(sessions, "load_model", faulty)
-    monkeypatch.setattr(probe, "measure_slopes", lambda *_: Slopes(typical=1.0, agreement=1.0))
+    chosen = 1e-3, Slopes(typical=1.0, agreement=1.0)
+    monkeypatch.setattr(probe, "choose_scale", lambda *_, **__: chosen)
     with pytest.raises(ProbeError):
         sessions.begin(config, units=12)
 
