@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from hushtune.config import ADAPTERS, ConfigError, same_data
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
 from hushtune.models.offload import whole_state
+from hushtune.report.card import model_card
 
 if TYPE_CHECKING:
     from hushtune.session import Session
@@ -23,7 +24,7 @@ LABEL_VECTORS_FILE = "label_vectors.safetensors"
 
 
 def save_model(session: Session, folder: Path) -> Path:
-    """Write `folder/adapter` (for PEFT) or `folder/model` (for transformers)."""
+    """Write `folder/adapter` (for PEFT) or `folder/model` (for transformers), with a card."""
     target = folder / ("adapter" if session.tune in ADAPTERS else "model")
     refuse_base_folder(folder, session.config.model.name)
     out = target.with_name(target.name + ".part")  # renamed when complete
@@ -44,6 +45,10 @@ def save_model(session: Session, folder: Path) -> Path:
     else:
         model.save_pretrained(out, **options)
     session.loaded.tokenizer.save_pretrained(out)
+    header = getattr(session, "header", None)  # a comparison has none
+    if header is not None:
+        card = model_card(header, tune=session.tune)
+        (out / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     out.rename(target)
     return target

@@ -1,0 +1,92 @@
+"""The model card of a tuned model: `README.md` as the Hub reads it, from public facts alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hushtune.guarantee import exclusions, rounded_up
+from hushtune.privacy import PrivacyPlan
+
+#: What the Hub calls a task.
+_PIPELINES = {
+    "classification": "text-classification",
+    "multiple-choice": "text-generation",
+    "completion": "text-generation",
+    "chat": "text-generation",
+    "language-modelling": "text-generation",
+}
+
+#: In words, what a row of the private data was.
+_ROWS = {
+    "classification": "texts with a label",
+    "multiple-choice": "texts with options to choose from",
+    "completion": "prompts with a completion",
+    "chat": "conversations",
+    "language-modelling": "documents",
+}
+
+
+def model_card(header: dict[str, Any], *, tune: str) -> str:
+    """The card of a run, from its ledger's header.
+
+    Args:
+        tune: what moved.
+    """
+    config = header["config"]
+    base, kind = config["model"]["name"], config["task"]["kind"]
+    base = Path(base).name if Path(base).is_absolute() else base
+    parts = [
+        _front_matter(base, kind),
+        f"# {base}, tuned on private text\n",
+        f"hushtune {header['versions']['hushtune']} tuned this model by forward passes alone, with "
+        f"the method `{config['method']['name']}`.\n",
+        "## Data\n\n" + _data(config, header["plan"]),
+        "## Guarantee\n\n" + _guarantee(header),
+        "## Settings\n\n" + _settings(header, tune),
+    ]
+    if header["private"]:
+        lines = "".join(f"- {sentence}\n" for sentence in exclusions(header))
+        parts.append(f"## What is not covered\n\n{lines}")
+    return "\n".join(parts)
+
+
+def _front_matter(base: str, kind: str) -> str:
+    # JSON strings are YAML strings.
+    return (
+        f"---\nlibrary_name: transformers\nbase_model: {json.dumps(base)}\n"
+        f"pipeline_tag: {_PIPELINES[kind]}\n"
+        "tags:\n- hushtune\n- differential-privacy\n---\n"
+    )
+
+
+def _data(config: dict[str, Any], plan: dict[str, Any]) -> str:
+    unit = config["data"]["unit"]
+    count = f"{plan['population']} {'rows' if unit is None else f'units by `{unit}`'}"
+    labels = list(config["task"]["labels"])
+    lines = [f"Private {_ROWS[config['task']['kind']]}: {count}."]
+    if labels:
+        lines.append("Labels: " + ", ".join(f"`{label}`" for label in labels) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def _guarantee(header: dict[str, Any]) -> str:
+    if not header["private"]:
+        return "None: nothing was clipped and no noise was added.\n"
+    plan = PrivacyPlan.from_json(header["plan"])
+    return (
+        f"ε = {rounded_up(plan.epsilon())}, δ = {rounded_up(plan.delta)}, per {plan.unit}, "
+        f"{plan.adjacency}.\n\n"
+        f"Every one of {plan.steps} steps released {plan.directions} sums of clipped numbers over "
+        f"a Poisson sample (q = {plan.sampling_probability:.6g}), each with discrete "
+        f"{plan.mechanism} noise of {plan.noise_multiplier:.6g} × the clip {plan.clip_norm:.6g}. "
+        "The ledger of the run holds them, and `hushtune verify` checks that they make this "
+        "model.\n"
+    )
+
+
+def _settings(header: dict[str, Any], tune: str) -> str:
+    rows = {"moved": tune, "seed (public)": header["public_seed"]} | header["settings"]
+    lines = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in rows.items())
+    return f"| | |\n|---|---|\n{lines}"
