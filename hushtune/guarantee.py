@@ -8,6 +8,9 @@ from typing import Any
 from hushtune.privacy import PrivacyPlan, accounting, group_privacy
 from hushtune.privacy.ledger import LedgerError, Record
 
+#: Stands for the configuration in a ledger of `hushtune.core`, which has none.
+_OF_A_MODULE: dict[str, Any] = {"data": {"population": None, "eval": None}}
+
 
 def describe_guarantee(record: Record) -> dict[str, Any]:
     """What the ledger claims, with all its terms, as plain values for `privacy.json`.
@@ -68,17 +71,17 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
 
 def exclusions(header: dict[str, Any]) -> list[str]:
     """What the guarantee does not cover, one sentence each."""
-    config = header.get("config", {})  # a module's own run has none
-    data = config.get("data", {})
+    config = header.get("config", _OF_A_MODULE)
+    data = config["data"]
     sentences = []
-    if data.get("population") is None:
+    if data["population"] is None:
         sentences.append(f"The number of units, {header['plan']['population']}, is public.")
     else:
         sentences.append(
             "The number of units was given by the user; it is covered only if it was rounded or "
             "noised."
         )
-    if data.get("eval") is not None:
+    if data["eval"] is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
     registry = config.get("privacy", {}).get("registry")
     others = "Other runs on the same data, and settings tried before this run, add to ε"

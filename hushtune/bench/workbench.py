@@ -102,6 +102,8 @@ class Workbench:
             settings,
             plan,
             header,
+            # Its texts are random words.
+            isolation_tried=True,
         )
 
     def plain(self, passes: int) -> None:
