@@ -8,9 +8,6 @@ from typing import Any
 from hushtune.privacy import PrivacyPlan, accounting, group_privacy
 from hushtune.privacy.ledger import LedgerError, Record
 
-#: Stands for the configuration in a ledger of `hushtune.core`, which has none.
-_OF_A_MODULE: dict[str, Any] = {"data": {"population": None, "eval": None}}
-
 
 def describe_guarantee(record: Record) -> dict[str, Any]:
     """What the ledger claims, with all its terms, as plain values for `privacy.json`.
@@ -71,8 +68,7 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
 
 def exclusions(header: dict[str, Any]) -> list[str]:
     """What the guarantee does not cover, one sentence each."""
-    config = header.get("config", _OF_A_MODULE)
-    data = config["data"]
+    data = header["config"]["data"]
     sentences = []
     if data["population"] is None:
         sentences.append(f"The number of units, {header['plan']['population']}, is public.")
@@ -83,7 +79,7 @@ def exclusions(header: dict[str, Any]) -> list[str]:
         )
     if data["eval"] is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
-    registry = config.get("privacy", {}).get("registry")
+    registry = header["config"].get("privacy", {}).get("registry")
     others = "Other runs on the same data, and settings tried before this run, add to ε"
     return [
         *sentences,

@@ -152,7 +152,6 @@ def replay(ledger: Path, *, model: str | None, out: Path) -> Session:
     record = ledgers.read(ledger)
     session = sessions.resume(record.header, model=model)
     update = session.update()
-    for charge, released in record.releases.items():
-        update.apply(charge, released)
+    update.replay(record.releases)
     save_model(session, out)
     return session

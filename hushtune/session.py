@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import importlib.metadata
-import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,10 +17,10 @@ import torch
 from torch import nn
 
 from hushtune import methods
-from hushtune.config import ADAPTERS, Config, ConfigError, check_units, default_delta, from_values
+from hushtune.config import ADAPTERS, Config, ConfigError, check_units, from_values
 from hushtune.memory import room
 from hushtune.methods import Settings
-from hushtune.models.load import LoadedModel, hash_tensors, load_model
+from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.models.offload import refuse_moving_files, stored
 from hushtune.plain import PlainPlan
@@ -37,6 +35,7 @@ from hushtune.probe import (
     make_losses,
     run_probe,
 )
+from hushtune.settling import Plan, make_header, make_update, require_start, settle
 from hushtune.sizing import bytes_a_token, costs, fitting_tokens
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
@@ -46,8 +45,6 @@ from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.update import Update
-
-Plan = PrivacyPlan | PlainPlan
 
 #: Versions that the numbers of a run depend on.
 _VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
@@ -96,13 +93,8 @@ class Session:
 
     def update(self) -> Update:
         """What applies releases to the parameters."""
-        return Update(
-            {name: stored(parameter) for name, parameter in self.parameters.items()},
-            self.scales,
-            self.directions,
-            unit=self.plan.grid / self.plan.expected_units,
-            step_size=self.settings.step_size(self.plan.steps),
-        )
+        parameters = {name: stored(parameter) for name, parameter in self.parameters.items()}
+        return make_update(parameters, self.scales, self.directions, self.plan, self.settings)
 
     def task(self, data: LabelledText) -> TextTask:
         """The model's task on `data`."""
@@ -220,52 +212,33 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         perturbation_scale=_given(config.method.perturbation_scale),
         isolation=try_isolation and config.privacy.mechanism != "none",
     )
-    scales = dict.fromkeys(probe.parameters, 1.0)
-    typical_slope = probe.slopes.typical
-    clip_norm = methods.clip_norm(config.method, config.privacy, budget, typical_slope)
-    plan = _plan(config, budget, clip_norm, population)
-    settings = Settings(
-        distribution=budget.distribution,
-        estimator=methods.estimator(
-            config.method,
-            budget,
-            (parameter.dtype for parameter in loaded.model.parameters()),
-            head_only=head_only,
-        ),
+    plan, settings = settle(
+        config,
+        budget,
+        population=population,
         perturbation_scale=probe.perturbation_scale,
-        update=config.method.update,
-        learning_rate=methods.learning_rate(
-            config.method,
-            budget,
-            head_only=head_only,
-            typical_slope=typical_slope,
-            noise=plan.noise_of_mean,
-        ),
-        schedule="linear" if config.method.schedule == "auto" else config.method.schedule,
-        typical_slope=typical_slope,
+        slopes=probe.slopes,
+        dtypes=(parameter.dtype for parameter in loaded.model.parameters()),
+        head_only=head_only,
     )
-    header = {
-        "format": 1,
-        # Tells apart two runs of one configuration, for a registry that adds them up.
-        "run": secrets.token_hex(16),
-        "private": isinstance(plan, PrivacyPlan),
-        "steps": plan.steps,
-        "config": config.to_json(),
-        "settings": dataclasses.asdict(settings),
-        "plan": plan.to_json(),
+    header = make_header(config, plan, settings, probe.parameters, versioned=_VERSIONED) | {
         "shapes": [dataclasses.asdict(shape) for shape in probe.shapes],
-        "moving": scales,
         "label_vectors": _pack_label_vectors(loaded),
         "base_sha256": loaded.base_hash,
-        "start_sha256": hash_tensors(probe.parameters.items()),
-        "public_seed": config.seed,
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
-    session = Session(
-        config, loaded, tune, probe.parameters, scales, probe.shapes, settings, plan, header, probe
+    return Session(
+        config,
+        loaded,
+        tune,
+        probe.parameters,
+        header["moving"],
+        probe.shapes,
+        settings,
+        plan,
+        header,
+        probe,
+        isolation_tried=try_isolation,
     )
-    session.isolation_tried = try_isolation
-    return session
 
 
 def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
@@ -288,8 +261,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
         )
     _unpack_label_vectors(loaded, header["label_vectors"])
     moving = {name: parameters[name] for name in header["moving"]}
-    if hash_tensors(moving.items()) != header["start_sha256"]:
-        raise LedgerError("the parameters that move do not start as the ledger says.")
+    require_start(header, moving)
     read_plan = PrivacyPlan.from_json if header["private"] else PlainPlan.from_json
     return Session(
         config,
@@ -329,34 +301,6 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, most: int, slices
     network: Any = getattr(loaded.model, "encoder", loaded.model)
     a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
     return fitting_tokens(a_token * slices, most, room(parameter.device))
-
-
-def _plan(config: Config, budget: methods.Budget, clip_norm: float, population: int) -> Plan:
-    privacy = config.privacy
-    if privacy.mechanism == "none":
-        return PlainPlan(
-            combine=config.data.combine,
-            population=population,
-            sampling_probability=min(1.0, budget.batch / population),
-            steps=budget.steps,
-            directions=budget.directions,
-        )
-    delta = privacy.delta
-    if delta == "auto":
-        delta = default_delta(privacy.mechanism, population)
-    return PrivacyPlan.for_epsilon(
-        epsilon=privacy.epsilon or 0.0,
-        delta=delta,
-        mechanism=privacy.mechanism,
-        adjacency=privacy.adjacency,
-        unit=config.data.unit or "example",
-        combine=config.data.combine,
-        population=population,
-        expected_units=budget.batch,
-        steps=budget.steps,
-        directions=budget.directions,
-        clip_norm=clip_norm,
-    )
 
 
 def _given(value: Any) -> Any:

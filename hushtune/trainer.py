@@ -8,7 +8,6 @@ it as return value of `slopes_of` and nowhere else. Nothing of a step is logged,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from hushtune.privacy.ledger import StepFailed
 from hushtune.privacy.steps import Steps, kind_of
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
+from hushtune.units import Units
 from hushtune.zo.estimators import moves, slopes
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import MovedLosses
@@ -24,19 +24,6 @@ from hushtune.zo.update import Update
 
 #: Called after each step with the number of steps charged so far.
 AfterStep = Callable[[int], None]
-
-
-class Units(Protocol):
-    """Which rows of the data belong to which unit of privacy."""
-
-    @property
-    def unit_of_row(self) -> np.ndarray:
-        """(rows,) int64, 0 … units-1; all rows of a unit stand together."""
-        ...
-
-    def rows_of(self, units: np.ndarray) -> np.ndarray:
-        """All rows of the given units (ascending indices), units in order."""
-        ...
 
 
 def train(
@@ -98,9 +85,7 @@ def take_steps(
         values = losses.at(rows, passes, charge=charge)
         return slopes(estimator, values, scale), data.unit_of_row[rows]
 
-    for charge, released in steps.ledger.releases.items():
-        update.apply(charge, released)
-
+    update.replay(steps.ledger.releases)
     while steps.left:
         charge, released = steps.step(slopes_of)
         update.apply(charge, released)

@@ -24,7 +24,8 @@ from hushtune.audit.filters import MatchedFilter, Regression
 from hushtune.plain import PlainPlan
 from hushtune.privacy import boundary
 from hushtune.privacy.ledger import Record
-from hushtune.session import Plan, Session
+from hushtune.session import Session
+from hushtune.settling import Plan
 from hushtune.zo.estimators import Move, moves, slopes
 
 #: Noise that is tried, as shares of what the plan says.

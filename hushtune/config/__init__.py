@@ -1,6 +1,6 @@
 """The configuration of a run: what may be set, how it is read, and what is refused."""
 
-from hushtune.config.checks import check, check_units, default_delta, same_data
+from hushtune.config.checks import check, check_training, check_units, default_delta, same_data
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     ADAPTERS,
@@ -26,6 +26,7 @@ __all__ = [
     "PrivacyConfig",
     "TaskConfig",
     "check",
+    "check_training",
     "check_units",
     "default_delta",
     "differences",

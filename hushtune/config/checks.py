@@ -57,6 +57,15 @@ def check(config: Config) -> None:
     _require(bool(config.output), "output", config.output, "a folder for the run")
     _require(config.eval_every >= 0, "eval_every", config.eval_every, "0 or more")
     _check_task(config)
+    check_training(config)
+
+
+def check_training(config: Config) -> None:
+    """`check`, of method and privacy alone.
+
+    Raises:
+        ConfigError: one line that names the key, its value and what is accepted.
+    """
     _check_method(config)
     _check_privacy(config)
 

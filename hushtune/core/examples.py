@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hushtune.units import Units, group
 from hushtune.zo.losses import Inputs, MicroBatch
 
 #: From the module and a micro-batch to one loss for each of its rows.
@@ -17,11 +18,16 @@ LossesOf = Callable[[Any, Inputs], Tensor]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Which rows belong to which unit; `order` puts the rows of a unit side by side."""
+class Rows(Units):
+    """The rows of the data, unit by unit.
 
-    unit_of_row: np.ndarray
+    Attributes:
+        order: the places in the data that the rows have.
+        unit_of_row: (rows,) int64, the unit of each.
+    """
+
     order: np.ndarray
+    unit_of_row: np.ndarray
 
     @classmethod
     def of(cls, data: Mapping[str, Tensor], units: Sequence[Hashable] | None) -> Rows:
@@ -40,19 +46,7 @@ class Rows:
             raise ValueError(f"Expected {len(units)=} to be the number of rows, {count}.")
         if any(unit is None or unit != unit for unit in units):
             raise ValueError("Expected every row to have its unit, and one is null.")
-        number_of: dict[Hashable, int] = {}
-        numbers = np.array([number_of.setdefault(unit, len(number_of)) for unit in units])
-        order = np.argsort(numbers, kind="stable")
-        return cls(numbers[order], order)
-
-    @property
-    def units(self) -> int:
-        """Number of units of privacy."""
-        return int(self.unit_of_row[-1]) + 1
-
-    def rows_of(self, units: np.ndarray) -> np.ndarray:
-        """Places in `order` of the rows of these units."""
-        return np.flatnonzero(np.isin(self.unit_of_row, units))
+        return cls(*group(units))
 
 
 class Fitted:
@@ -86,14 +80,14 @@ class Fitted:
             for name in data
         ):
             raise ValueError("Expected data and public to have the same names, shapes and dtypes.")
-        if min(map(len, public.values())) < 2:
-            raise ValueError("Expected at least two public examples.")
         self.module = module
         self.data = data
         self.public = public
         self.order = order
         self.micro_batch = micro_batch
         self._losses = losses
+        if self._public_rows < 2:
+            raise ValueError("Expected at least two public examples.")
 
     def losses(self, inputs: Inputs) -> Tensor:
         """(rows,) losses of a micro-batch."""
@@ -108,31 +102,30 @@ class Fitted:
 
     def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
         """Rows of the data by place in `order`, in micro-batches filled up with a public one."""
-        for start in range(0, len(rows), self.micro_batch):
-            places = np.arange(start, min(start + self.micro_batch, len(rows)))
-            taken = torch.from_numpy(self.order[rows[places]])
-            filler = torch.zeros(self.micro_batch - len(places), dtype=torch.long)
-            yield MicroBatch(
-                places,
-                {
-                    name: torch.cat([tensor[taken], self.public[name][filler]])
-                    for name, tensor in self.data.items()
-                },
-            )
-
-    def of_public(self, numbers: Sequence[int]) -> Inputs:
-        """A micro-batch of public examples by number, from 1 on; 0 is what fills empty rows."""
-        count = min(map(len, self.public.values()))
-        places = torch.tensor([number % count if number else 0 for number in numbers])
-        return {name: tensor[places] for name, tensor in self.public.items()}
+        return self._micro_batches(self.data, self.order[rows])
 
     def public_batches(self) -> list[MicroBatch]:
         """The public examples in micro-batches."""
-        count = min(map(len, self.public.values()))
-        found = []
-        for start in range(0, count, self.micro_batch):
-            numbers = [*range(start, min(start + self.micro_batch, count))]
-            places = torch.tensor(numbers + [0] * (self.micro_batch - len(numbers)))
-            inputs = {name: tensor[places] for name, tensor in self.public.items()}
-            found.append(MicroBatch(np.array(numbers), inputs))
-        return found
+        return list(self._micro_batches(self.public, np.arange(self._public_rows)))
+
+    def of_public(self, numbers: Sequence[int]) -> Inputs:
+        """A micro-batch of public examples by number, from 1 on; 0 is what fills empty rows."""
+        others = self._public_rows - 1  # no number stands for the one that fills
+        places = torch.tensor([1 + (number - 1) % others if number else 0 for number in numbers])
+        return {name: tensor[places] for name, tensor in self.public.items()}
+
+    @property
+    def _public_rows(self) -> int:
+        return min(map(len, self.public.values()))
+
+    def _micro_batches(
+        self, examples: Mapping[str, Tensor], chosen: np.ndarray
+    ) -> Iterator[MicroBatch]:
+        for start in range(0, len(chosen), self.micro_batch):
+            taken = torch.from_numpy(chosen[start : start + self.micro_batch])
+            filler = torch.zeros(self.micro_batch - len(taken), dtype=torch.long)
+            inputs = {
+                name: torch.cat([tensor[taken], self.public[name][filler]])
+                for name, tensor in examples.items()
+            }
+            yield MicroBatch(np.arange(start, start + len(taken)), inputs)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
-import secrets
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +10,31 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hushtune import methods
-from hushtune.config import MethodConfig, PrivacyConfig, default_delta
+from hushtune.config import (
+    Config,
+    DataConfig,
+    MethodConfig,
+    PrivacyConfig,
+    check_training,
+    check_units,
+    differences,
+    from_values,
+)
 from hushtune.core.examples import Fitted, LossesOf, Rows
 from hushtune.guarantee import describe_guarantee
 from hushtune.methods import Settings
 from hushtune.models.isolation import refuse_coupling
-from hushtune.models.load import hash_tensors
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger, LedgerError
 from hushtune.privacy.steps import PrivateSteps
+from hushtune.probe import make_directions
+from hushtune.settling import make_header, make_update, require_start, settle
 from hushtune.trainer import AfterStep, take_steps
-from hushtune.zo.directions import Directions
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix
 from hushtune.zo.probe import ProbeError, choose_scale, is_isolated
 from hushtune.zo.substitution import parameters_reached
-from hushtune.zo.update import Update
 
 #: λ to try.
 _SCALES = (1e-3, 3e-3, 1e-2)
@@ -108,31 +113,38 @@ def tune(
     method = MethodConfig() if method is None else method
     if method.name in ("mezo", "dp-sgd"):
         raise ValueError(f"Expected {method.name=} to be dp-aggzo, dp-zo or dpzero.")
+    config = Config(
+        data=DataConfig(unit=None if units is None else "unit", combine=combine),
+        method=method,
+        privacy=PrivacyConfig(
+            epsilon=epsilon, delta=delta, mechanism=mechanism, adjacency=adjacency
+        ),
+        seed=seed,
+    )
+    rows = Rows.of(data, units)
+    check_training(config)
+    check_units(config, rows.units)
     module.eval()
     refuse_coupling(module)
-    rows = Rows.of(data, units)
     fitted = Fitted(module, losses, data, public, rows.order, micro_batch)
+    moving = _moving(module, parameters, fitted)
     path = Path(ledger)
     header = _known_header(path)
-    moving = _moving(module, parameters, fitted) if header is None else None
     if header is None:
-        assert moving is not None
-        privacy = PrivacyConfig(
-            epsilon=epsilon, delta=delta, mechanism=mechanism, adjacency=adjacency
-        )
-        header = _new_header(fitted, moving, rows, method, privacy, combine, seed)
-    named = dict(module.named_parameters())
-    moving = {name: named[name] for name in header["moving"] if name in named}
-    _require_start(header, moving)
-    plan = PrivacyPlan.from_json(header["plan"])
-    if plan.population != rows.units:
-        raise LedgerError(f"{path} was begun with {plan.population} units, not {rows.units}.")
+        header = _new_header(config, fitted, moving, rows)
+    _require_same(header, config, fitted, moving, rows, path)
     settings = Settings(**header["settings"])
-    moved = _moved_losses(fitted, moving, header)
-    _require_isolation(moved, fitted, settings.perturbation_scale)
+    directions = make_directions(seed, moving, settings.distribution)
+    moved = MovedLosses(fitted, moving, header["moving"], directions, FrozenPrefix([]))
+    if not is_isolated(moved, fitted.of_public, micro_batch, settings.perturbation_scale):
+        raise ProbeError(
+            f"losses: those of {micro_batch} examples depend on each other bit by bit, in this "
+            "module or on this machine; expected losses of each row alone (micro_batch=1 keeps "
+            "examples apart where only matrix products are to blame)."
+        )
     with Ledger(path, header) as opened:
         steps = PrivateSteps(opened, units=rows.units)
-        update = _update(moving, header, plan, settings)
+        update = make_update(moving, header["moving"], directions, steps.plan, settings)
         take_steps(steps, moved, update, settings, rows, after_step=after_step)
     return Tuned(path, describe_guarantee(ledgers.read(path)))
 
@@ -144,13 +156,13 @@ def replay(module: nn.Module, ledger: str | Path) -> None:
         LedgerError: if the ledger does not verify, or began with other parameters.
     """
     record = ledgers.read(ledger)
+    header = record.header
     named = dict(module.named_parameters())
-    moving = {name: named[name] for name in record.header["moving"] if name in named}
-    _require_start(record.header, moving)
-    plan = PrivacyPlan.from_json(record.header["plan"])
-    update = _update(moving, record.header, plan, Settings(**record.header["settings"]))
-    for charge, released in record.releases.items():
-        update.apply(charge, released)
+    moving = {name: named[name] for name in header["moving"] if name in named}
+    require_start(header, moving)
+    settings, plan = Settings(**header["settings"]), PrivacyPlan.from_json(header["plan"])
+    directions = make_directions(header["public_seed"], moving, settings.distribution)
+    make_update(moving, header["moving"], directions, plan, settings).replay(record.releases)
 
 
 def _known_header(ledger: Path) -> dict[str, Any] | None:
@@ -166,131 +178,70 @@ def _moving(
     """The parameters that move and that the losses read."""
     named = dict(module.named_parameters())
     if names is None:
-        chosen = {name: each for name, each in named.items() if each.requires_grad}
-    else:
-        chosen = {name: named[name] for name in names if name in named}
-        if missing := [name for name in names if name not in named]:
-            raise ValueError(f"Expected {missing[0]!r} to be a parameter of the module.")
+        names = [name for name, each in named.items() if each.requires_grad]
+    names = list(names)
+    if missing := [name for name in names if name not in named]:
+        raise ValueError(f"Expected {missing[0]!r} to be a parameter of the module.")
+    chosen = {name: named[name] for name in names}
     inputs = fitted.public_batches()[0].inputs
     reached = parameters_reached(chosen, lambda: fitted.losses(inputs))
     if not reached:
         raise ProbeError("parameters: the losses do not depend on any that moves.")
-    for each in named.values():
-        each.requires_grad_(False)
     return {name: each for name, each in chosen.items() if name in reached}
 
 
 def _new_header(
-    fitted: Fitted,
-    moving: dict[str, nn.Parameter],
-    rows: Rows,
-    method: MethodConfig,
-    privacy: PrivacyConfig,
-    combine: Literal["mean", "sum"],
-    seed: int,
+    config: Config, fitted: Fitted, moving: dict[str, nn.Parameter], rows: Rows
 ) -> dict[str, Any]:
     """What is fixed for the run: settings by public examples, noise by the accountant."""
-    budget = methods.budget(method, privacy, head_only=False, population=rows.units)
-    drawn = {
-        "seed": seed,
-        "distribution": budget.distribution,
-        "scales": dict.fromkeys(moving, 1.0),
-    }
-    losses = _moved_losses(fitted, moving, _drawing(drawn))
-    given = method.perturbation_scale
+    budget = methods.budget(config.method, config.privacy, head_only=False, population=rows.units)
+    directions = make_directions(config.seed, moving, budget.distribution)
+    given = config.method.perturbation_scale
     scale, slopes = choose_scale(
-        losses,
+        MovedLosses(fitted, moving, dict.fromkeys(moving, 1.0), directions, FrozenPrefix([])),
         fitted.public_batches(),
         _SCALES if given == "auto" else (given,),
         directions=_PROBED,
     )
-    delta = default_delta(privacy.mechanism, rows.units)
-    plan = PrivacyPlan.for_epsilon(
-        epsilon=privacy.epsilon or 0.0,
-        delta=delta if privacy.delta == "auto" else privacy.delta,
-        mechanism=privacy.mechanism,  # type: ignore[arg-type]
-        adjacency=privacy.adjacency,
-        unit="example" if rows.units == len(rows.order) else "unit",
-        combine=combine,
+    plan, settings = settle(
+        config,
+        budget,
         population=rows.units,
-        expected_units=budget.batch,
-        steps=budget.steps,
-        directions=budget.directions,
-        clip_norm=methods.clip_norm(method, privacy, budget, slopes.typical),
-    )
-    formats = (parameter.dtype for parameter in fitted.module.parameters())
-    settings = Settings(
-        distribution=budget.distribution,
-        estimator=methods.estimator(method, budget, formats, head_only=False),
         perturbation_scale=scale,
-        update=method.update,
-        learning_rate=methods.learning_rate(
-            method,
-            budget,
-            head_only=False,
-            typical_slope=slopes.typical,
-            noise=plan.noise_of_mean,
-        ),
-        schedule="linear" if method.schedule == "auto" else method.schedule,
-        typical_slope=slopes.typical,
+        slopes=slopes,
+        dtypes=(parameter.dtype for parameter in fitted.module.parameters()),
+        head_only=False,
     )
-    return {
-        "format": 1,
-        "run": secrets.token_hex(16),
-        "private": True,
-        "steps": plan.steps,
-        "settings": dataclasses.asdict(settings),
-        "plan": plan.to_json(),
-        "micro_batch": fitted.micro_batch,
-        "moving": drawn["scales"],
-        "start_sha256": hash_tensors(moving.items()),
-        "public_seed": seed,
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-    }
+    header = make_header(config, plan, settings, moving, versioned=_VERSIONED)
+    return header | {"micro_batch": fitted.micro_batch}
 
 
-def _drawing(drawn: dict[str, Any]) -> dict[str, Any]:
-    """The part of a header that directions follow from."""
-    return {
-        "public_seed": drawn["seed"],
-        "moving": drawn["scales"],
-        "settings": {"distribution": drawn["distribution"]},
-    }
+def _require_same(
+    header: dict[str, Any],
+    config: Config,
+    fitted: Fitted,
+    moving: dict[str, nn.Parameter],
+    rows: Rows,
+    ledger: Path,
+) -> None:
+    """Refuse to go on with a ledger under other terms than those that it began with.
 
-
-def _directions(moving: Mapping[str, Tensor], header: Mapping[str, Any]) -> Directions:
-    shapes = {name: tuple(each.shape) for name, each in moving.items()}
-    return Directions(header["public_seed"], shapes, header["settings"]["distribution"])
-
-
-def _moved_losses(
-    fitted: Fitted, moving: dict[str, nn.Parameter], header: Mapping[str, Any]
-) -> MovedLosses:
-    directions = _directions(moving, header)
-    return MovedLosses(fitted, moving, header["moving"], directions, FrozenPrefix([]))
-
-
-def _update(
-    moving: Mapping[str, Tensor], header: Mapping[str, Any], plan: PrivacyPlan, settings: Settings
-) -> Update:
-    return Update(
-        moving,
-        header["moving"],
-        _directions(moving, header),
-        unit=plan.grid / plan.expected_units,
-        step_size=settings.step_size(plan.steps),
-    )
-
-
-def _require_start(header: Mapping[str, Any], moving: Mapping[str, Tensor]) -> None:
-    if hash_tensors(moving.items()) != header["start_sha256"]:
-        raise LedgerError("the module's parameters do not start as the ledger says.")
-
-
-def _require_isolation(losses: MovedLosses, fitted: Fitted, scale: float) -> None:
-    if not is_isolated(losses, fitted.of_public, fitted.micro_batch, scale):
-        raise ProbeError(
-            f"losses: those of {fitted.micro_batch} examples depend on each other bit by bit, in "
-            "this module or on this machine; expected losses of each row alone (micro_batch=1 "
-            "keeps examples apart where only matrix products are to blame)."
+    Raises:
+        LedgerError: naming what differs.
+    """
+    if "micro_batch" not in header:
+        raise LedgerError(f"{ledger} is the ledger of a language model's run.")
+    changed = differences(from_values(header["config"], source="ledger header"), config)
+    if header["micro_batch"] != fitted.micro_batch:
+        changed.append("micro_batch")
+    if header["moving"].keys() != moving.keys():
+        changed.append("parameters")
+    if changed:
+        raise LedgerError(
+            f"{ledger} belongs to a different run ({', '.join(changed)} differ): repeat the "
+            "original call, or choose another ledger."
         )
+    population = header["plan"]["population"]
+    if population != rows.units:
+        raise LedgerError(f"{ledger} was begun with {population} units, not {rows.units}.")
+    require_start(header, moving)

@@ -17,10 +17,11 @@ from hushtune.tasks.cells import name_of
 from hushtune.tasks.files import DataError, read_rows
 from hushtune.tasks.formats import row_reader
 from hushtune.tasks.texts import Text
+from hushtune.units import Units, group
 
 
 @dataclass(frozen=True)
-class LabelledText:
+class LabelledText(Units):
     """Rows of text with their label, in the order in which their unit wants them.
 
     Attributes:
@@ -38,15 +39,6 @@ class LabelledText:
     def unlabelled(cls, texts: Sequence[Text]) -> LabelledText:
         """Texts of no label, or of any, every one a unit."""
         return cls(texts, np.zeros(len(texts), np.int64), np.arange(len(texts)))
-
-    @property
-    def units(self) -> int:
-        """Number of units of privacy."""
-        return int(self.unit_of_row[-1]) + 1 if len(self.unit_of_row) else 0
-
-    def rows_of(self, units: np.ndarray) -> np.ndarray:
-        """All rows of the given units (ascending indices), units in order."""
-        return np.flatnonzero(np.isin(self.unit_of_row, units))
 
 
 def read_labelled_text(
@@ -110,7 +102,5 @@ def count_units(path: str, data: DataConfig) -> int:
 def _grouped(texts: list[Text], labels: list[int], units: list[str]) -> LabelledText:
     if not units:
         return LabelledText(texts, np.array(labels), np.arange(len(texts)))
-    number_of: dict[str, int] = {}
-    unit_of_row = np.array([number_of.setdefault(unit, len(number_of)) for unit in units])
-    order = np.argsort(unit_of_row, kind="stable")
-    return LabelledText([texts[i] for i in order], np.array(labels)[order], unit_of_row[order])
+    order, unit_of_row = group(units)
+    return LabelledText([texts[i] for i in order], np.array(labels)[order], unit_of_row)

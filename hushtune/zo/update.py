@@ -104,6 +104,11 @@ class Update:
         self._unit = unit
         self._step_size = step_size
 
+    def replay(self, releases: Mapping[int, Sequence[int]]) -> None:
+        """`apply` what charges released, in the order that they have there."""
+        for charge, released in releases.items():
+            self.apply(charge, released)
+
     def apply(self, charge: int, released: Sequence[int]) -> None:
         """Move the parameters by what charge `charge` released."""
         slopes = [self._unit * value for value in released]

@@ -17,10 +17,12 @@ from hushtune import core
 from hushtune.cli import main
 from hushtune.config import MethodConfig
 from hushtune.core import tuning
+from hushtune.core.examples import Fitted
 from hushtune.models.isolation import CouplingError
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import LedgerError
 from hushtune.privacy.steps import StepFailed
+from hushtune.probe import make_directions
 from hushtune.zo.probe import ProbeError
 
 TRAIN = 1437  # four fifths
@@ -131,6 +133,46 @@ def test_a_ledger_of_something_else_is_not_gone_on_with(digits, tmp_path: Path):
         tune(other, some(digits[0]), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"epsilon": 1.0}, "privacy.epsilon"),
+        ({"delta": 1e-6}, "privacy.delta"),
+        ({"mechanism": "laplace"}, "privacy.mechanism"),
+        ({"adjacency": "replace-one"}, "privacy.adjacency"),
+        ({"combine": "sum"}, "data.combine"),
+        ({"units": list(range(120))}, "data.unit"),
+        ({"seed": 1}, "seed"),
+        ({"method": dataclasses.replace(SHORT, steps=7)}, "method.steps"),
+        ({"micro_batch": 16}, "micro_batch"),
+        ({"parameters": ["7.weight"]}, "parameters"),
+    ],
+)
+def test_a_ledger_is_gone_on_with_under_its_own_terms_only(
+    options, changed, digits, tmp_path: Path
+):
+    data = some(digits[0])
+    tune(network(), data, tmp_path)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    with pytest.raises(LedgerError, match=rf"belongs to a different run \({changed} differ\)"):
+        tune(network(), data, tmp_path, **options)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+def test_parameters_that_wanted_gradients_still_do(digits, tmp_path: Path):
+    module = network()
+    tune(module, some(digits[0]), tmp_path, parameters=["7.weight"])
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_filler_is_no_example_of_the_isolation_that_is_tried():
+    public = made_up(3)
+    fitted = Fitted(network(), losses, public, public, np.arange(3), 8)
+    numbers = fitted.of_public([0, 1, 2, 3, 4])["x"]
+    assert torch.equal(numbers[0], public["x"][0])
+    assert not any(torch.equal(each, public["x"][0]) for each in numbers[1:])
+
+
 def test_rows_of_a_unit_are_protected_together(digits, tmp_path: Path, monkeypatch):
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     take = tuning.take_steps
@@ -167,7 +209,8 @@ def test_slopes_are_those_of_each_example_alone(digits, tmp_path: Path, monkeypa
     tuned = tune(module, data, tmp_path, method=method)
     header = ledgers.read(tuned.ledger).header
     scale = header["settings"]["perturbation_scale"]
-    directions = tuning._directions(dict(module.named_parameters()), header)
+    moving = dict(module.named_parameters())
+    directions = make_directions(0, moving, header["settings"]["distribution"])
     for direction in range(2):
         at = []
         for size in (scale, 0.0):
@@ -231,6 +274,8 @@ def test_only_chosen_parameters_move(digits, tmp_path: Path):
         ({"losses": lambda module, batch: losses(module, batch).mean()}, "one per example"),
         ({"method": MethodConfig(name="mezo")}, "to be dp-aggzo, dp-zo or dpzero"),
         ({"epsilon": -1.0}, "epsilon"),
+        ({"delta": 0.01}, r"below 1 / number of units"),
+        ({"method": MethodConfig(batch=121)}, "at most the number of units, 120"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_the_first_step(options, message, digits, tmp_path):
