@@ -26,11 +26,7 @@ def __getattr__(name: str) -> Any:
 
 def load(run: str | Path) -> TunedModel:
     """The tuned model of a run folder, ready to be asked."""
-    from hushtune.comparison.folder import header_of, holds_comparison
+    from hushtune.comparison.folder import read_header
     from hushtune.models.restore import load_tuned
-    from hushtune.privacy import ledger
 
-    run = Path(run)
-    if holds_comparison(run):
-        return load_tuned(run, header_of(run))
-    return load_tuned(run, ledger.read(run / "ledger.jsonl").header)
+    return load_tuned(run, read_header(Path(run)))

@@ -13,11 +13,10 @@ from typing import Any
 from hushtune import config as configuration
 from hushtune import run as runs
 from hushtune.comparison import run as comparison
-from hushtune.comparison.folder import header_of, holds_comparison
+from hushtune.comparison.folder import read_header
 from hushtune.config import Config, ConfigError
 from hushtune.evaluation import GivenRows
 from hushtune.models.restore import TunedModel, load_tuned
-from hushtune.privacy import ledger as ledgers
 from hushtune.report.terminal import TerminalProgress
 
 #: Rows: as a list of dictionaries, a `datasets.Dataset`, or a pandas `DataFrame`.
@@ -116,19 +115,18 @@ def finetune(
         },
         source="finetune",
     )
-    return _finetuned(_of_mezo(config), given, quiet=quiet)
-
-
-def _finetuned(config: Config, given: GivenRows, *, quiet: bool) -> Result:
-    train = comparison.train if config.method.name == "dp-sgd" else runs.train
-    summary = train(config, TerminalProgress(quiet=quiet), given=given)
+    summary = train(_of_mezo(config), TerminalProgress(quiet=quiet), given=given)
     folder = Path(config.output)
-    if holds_comparison(folder):
-        header = header_of(folder)
-    else:
-        header = ledgers.read(folder / runs.LEDGER).header
     guarantee = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))
-    return Result(folder, load_tuned(folder, header), guarantee, summary)
+    return Result(folder, load_tuned(folder, read_header(folder)), guarantee, summary)
+
+
+def train(
+    config: Config, progress: TerminalProgress, *, given: GivenRows | None = None
+) -> dict[str, Any]:
+    """Train by the method of the configuration, or go on; returns the summary."""
+    by_method = comparison.train if config.method.name == "dp-sgd" else runs.train
+    return by_method(config, progress, given=given)
 
 
 def _of_mezo(config: Config) -> Config:
@@ -142,10 +140,14 @@ def _data_section(data: Any) -> tuple[dict[str, Any], dict[str, Iterable[Mapping
     """The configuration's section, and rows in memory by what stands there for them."""
     section = dict(data) if isinstance(data, Mapping) else {"train": data}
     given = {}
+    rows: dict[int, str] = {}
     for key, name in _IN_MEMORY.items():
-        if key in section and not isinstance(section[key], str | NoneType):
-            given[name] = _rows(key, section[key])
-            section[key] = name
+        value = section.get(key)
+        if not isinstance(value, str | NoneType):
+            # The same rows have the same name, so that they are refused as the same file is.
+            section[key] = rows.setdefault(id(value), name)
+            if section[key] == name:
+                given[name] = _rows(key, value)
     return section, given
 
 

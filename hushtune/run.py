@@ -26,6 +26,7 @@ from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger, LedgerError
 from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.steps import PrivateSteps, Steps
+from hushtune.report.card import model_card
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import FeatureStore
@@ -94,7 +95,7 @@ def train(
         to_take = open_steps(ledger, data, registered)
         train_steps(session, data, to_take, after_step=evaluations.after_step)
         final = evaluations.at(steps, "private" if session.header["private"] else "trained")
-        save_model(session, folder)
+        save_model(session, folder, card=model_card(session.header, tune=session.tune))
         guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
         write_json(folder / "privacy.json", guarantee)
         metrics.write()
@@ -153,5 +154,5 @@ def replay(ledger: Path, *, model: str | None, out: Path) -> Session:
     session = sessions.resume(record.header, model=model)
     update = session.update()
     update.replay(record.releases)
-    save_model(session, out)
+    save_model(session, out, card=model_card(session.header, tune=session.tune))
     return session

@@ -126,6 +126,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(options, message, encoder_fo
     assert not (tmp_path / "run").exists()
 
 
+def test_the_private_rows_are_no_public_ones(encoder_folder, reviews, tmp_path):
+    rows = rows_of(reviews)
+    with pytest.raises(ConfigError, match=r"^data\.eval: .* not the private training data\.$"):
+        tuned(encoder_folder, {"train": rows, "eval": rows}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_alone_is_what_is_trained_on(encoder_folder, tmp_path):
     for data in (str(tmp_path / "nothing.jsonl"), [{"body": "good"}]):
         with pytest.raises(DataError, match=r"no such file|no column 'text'"):

@@ -42,6 +42,24 @@ def save(family: str, folder: Path) -> str:
     return str(folder)
 
 
+#: One turn after the other, as most models for conversations have them.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message.role[0] }}> {{ message.content }} </>\n{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def with_chat(folder: str, out: Path, template: str = CHAT_TEMPLATE) -> str:
+    """Write a tiny causal model again, with a tokenizer that writes conversations."""
+    import transformers
+
+    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(out)
+    return str(out)
+
+
 def _word_pieces() -> Any:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -156,251 +174,101 @@ def _qwen_tokenizer() -> Any:
     )
 
 
-def _bert(tokenizer: Any, kind: str = "BertForMaskedLM") -> Any:
+#: What the configurations of most families call the same things.
+_SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+
+
+def _make(config: str, model: str, tokenizer: Any, **settings: Any) -> Any:
+    """A model of transformers' classes of these names."""
     import transformers
 
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=64,
-    )
-    return getattr(transformers, kind)(config)
+    made = getattr(transformers, config)(vocab_size=len(tokenizer), **settings)
+    return getattr(transformers, model)(made)
+
+
+def _bert(tokenizer: Any, kind: str = "BertForMaskedLM") -> Any:
+    return _make("BertConfig", kind, tokenizer, **_SMALL)
 
 
 def _roberta(tokenizer: Any) -> Any:
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
-    return RobertaForMaskedLM(
-        RobertaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=66,
-            type_vocab_size=1,
-            pad_token_id=1,
-            bos_token_id=0,
-            eos_token_id=2,
-        )
-    )
+    settings = _SMALL | {"max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
+    settings |= {"bos_token_id": 0, "eos_token_id": 2}
+    return _make("RobertaConfig", "RobertaForMaskedLM", tokenizer, **settings)
 
 
 def _opt(tokenizer: Any) -> Any:
-    from transformers import OPTConfig, OPTForCausalLM
-
-    return OPTForCausalLM(
-        OPTConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            ffn_dim=48,
-            max_position_embeddings=64,
-            word_embed_proj_dim=32,
-            bos_token_id=2,
-            eos_token_id=2,
-            pad_token_id=1,
-        )
-    )
+    settings = {name: value for name, value in _SMALL.items() if name != "intermediate_size"}
+    settings |= {"ffn_dim": 48, "word_embed_proj_dim": 32}
+    settings |= {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    return _make("OPTConfig", "OPTForCausalLM", tokenizer, **settings)
 
 
 def _gpt2(tokenizer: Any) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_embd=32,
-            n_layer=2,
-            n_head=2,
-            n_positions=64,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
-
-
-def _llama(tokenizer: Any) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            bos_token_id=1,
-            eos_token_id=2,
-            tie_word_embeddings=False,
-        )
-    )
-
-
-def _qwen3(tokenizer: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=0,
-        )
-    )
+    settings = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    settings |= {"bos_token_id": 0, "eos_token_id": 0}
+    return _make("GPT2Config", "GPT2LMHeadModel", tokenizer, **settings)
 
 
 def _t5(tokenizer: Any) -> Any:
-    from transformers import T5Config, T5ForConditionalGeneration
+    settings = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
+    settings |= {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    return _make("T5Config", "T5ForConditionalGeneration", tokenizer, **settings)
 
-    return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=32,
-            d_kv=16,
-            d_ff=48,
-            num_layers=2,
-            num_heads=2,
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-        )
-    )
+
+def _decoder(family: str, tokenizer: Any, *, config: str = "Config", **settings: Any) -> Any:
+    """A causal model whose queries share one head of keys and values."""
+    settings = _SMALL | {"num_key_value_heads": 1} | settings
+    return _make(f"{family}{config}", f"{family}ForCausalLM", tokenizer, **settings)
+
+
+def _llama(tokenizer: Any) -> Any:
+    return _decoder("Llama", tokenizer, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False)
+
+
+def _qwen3(tokenizer: Any) -> Any:
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    return _decoder("Qwen3", tokenizer, head_dim=16, tie_word_embeddings=True, **ids)
 
 
 def _mistral(tokenizer: Any) -> Any:
-    from transformers import MistralConfig, MistralForCausalLM
-
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            sliding_window=16,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    )
+    return _decoder("Mistral", tokenizer, sliding_window=16, bos_token_id=1, eos_token_id=2)
 
 
-def _gemma3(tokenizer: Any) -> Any:
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            sliding_window=16,
-            layer_types=["sliding_attention", "full_attention"],
-            pad_token_id=0,
-            bos_token_id=2,
-            eos_token_id=1,
-        )
-    )
+_GEMMA = {"head_dim": 16, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
 
 
 def _gemma2(tokenizer: Any) -> Any:
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    return Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            pad_token_id=0,
-            bos_token_id=2,
-            eos_token_id=1,
-            final_logit_softcapping=1.0,  # low, so that it matters
-        )
-    )
+    # A low cap, so that it matters.
+    return _decoder("Gemma2", tokenizer, final_logit_softcapping=1.0, **_GEMMA)
 
 
-def _deberta(tokenizer: Any) -> Any:
-    from transformers import DebertaV2Config, DebertaV2ForMaskedLM
-
-    return DebertaV2ForMaskedLM(
-        DebertaV2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            relative_attention=True,
-            pos_att_type=["p2c", "c2p"],
-            position_buckets=16,
-            pad_token_id=0,
-        )
-    )
-
-
-def _modernbert(tokenizer: Any) -> Any:
-    from transformers import ModernBertConfig, ModernBertForMaskedLM
-
-    return ModernBertForMaskedLM(
-        ModernBertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            local_attention=16,
-            pad_token_id=0,
-            bos_token_id=2,
-            eos_token_id=3,
-            cls_token_id=2,
-            sep_token_id=3,
-        )
-    )
+def _gemma3(tokenizer: Any) -> Any:
+    layers = ["sliding_attention", "full_attention"]
+    window = {"sliding_window": 16, "layer_types": layers}
+    return _decoder("Gemma3", tokenizer, config="TextConfig", **window, **_GEMMA)
 
 
 def _mixtral(tokenizer: Any) -> Any:
-    from transformers import MixtralConfig, MixtralForCausalLM
+    ids = {"bos_token_id": 1, "eos_token_id": 2}
+    return _decoder("Mixtral", tokenizer, num_hidden_layers=1, num_local_experts=2, **ids)
 
-    return MixtralForCausalLM(
-        MixtralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            intermediate_size=48,
-            num_local_experts=2,
-            max_position_embeddings=64,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    )
+
+def _deberta(tokenizer: Any) -> Any:
+    settings = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
+    settings |= _SMALL | {"pad_token_id": 0}
+    return _make("DebertaV2Config", "DebertaV2ForMaskedLM", tokenizer, **settings)
+
+
+def _modernbert(tokenizer: Any) -> Any:
+    settings = _SMALL | {"num_hidden_layers": 3, "local_attention": 16, "pad_token_id": 0}
+    settings |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    return _make("ModernBertConfig", "ModernBertForMaskedLM", tokenizer, **settings)
 
 
 FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {

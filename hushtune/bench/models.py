@@ -103,7 +103,7 @@ def build(size: Size, dtype: str, device: str, *, length: int) -> LoadedModel:
     if size.kind == "encoder":
         vectors = torch.nn.functional.normalize(torch.randn(len(_LABELS), size.width), dim=-1)
         classifier = EncoderClassifier(network, "mean", vectors).to(device)
-        encoder = DescriptionsReadOut(classifier, tokenizer, len(_LABELS), "", length)
+        encoder = DescriptionsReadOut(classifier, tokenizer, _LABELS, "", length)
         return LoadedModel(encoder, "descriptions", tokenizer, "", ())
     decoder = CausalReadOut(network, tokenizer, _LABELS, "{text} {label}", length)
     return LoadedModel(decoder, "continuation", tokenizer, "", ())

@@ -29,19 +29,15 @@ def run(arguments: Sequence[str]) -> int:
 
     folder, path, as_json = parse_flags(command, arguments, prog="hushtune eval")
 
-    from hushtune.comparison.folder import header_of, holds_comparison
+    from hushtune.comparison.folder import holds_comparison, read_header
     from hushtune.comparison.settings import LABEL
     from hushtune.config import ConfigError, from_values, same_data
     from hushtune.models.restore import load_tuned
-    from hushtune.privacy import ledger as ledgers
     from hushtune.report.words import metric_text, show
     from hushtune.tasks.data import read_labelled_text
 
     comparison = holds_comparison(Path(folder))
-    if comparison:
-        header = header_of(Path(folder))
-    else:
-        header = ledgers.read(Path(folder) / "ledger.jsonl").header
+    header = read_header(Path(folder))
     config = from_values(header["config"])
     if same_data(path, config.data.train):
         raise ConfigError(

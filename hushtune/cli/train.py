@@ -13,11 +13,9 @@ def run(arguments: Sequence[str]) -> int:
     """Train, or go on training, and print the summary."""
     config, as_json = parse_run("train", arguments)
     keep_memory_to_itself()
-    from hushtune import run as runs
-    from hushtune.comparison import run as comparison
+    from hushtune.finetuning import train
     from hushtune.report import terminal
 
-    train = comparison.train if config.method.name == "dp-sgd" else runs.train
     summary = train(config, terminal.TerminalProgress(quiet=as_json))
     if as_json:
         print(json.dumps(summary))

@@ -7,6 +7,7 @@ from typing import Any
 
 from hushtune import config as configuration
 from hushtune.config import ConfigError
+from hushtune.privacy import ledger as ledgers
 from hushtune.tasks.batches import bucket_shapes
 
 
@@ -19,6 +20,15 @@ def holds_comparison(run: Path) -> bool:
         return configuration.load(settings).method.name == "dp-sgd"
     except ConfigError:
         return False
+
+
+def read_header(run: Path) -> dict[str, Any]:
+    """The header of the ledger of a run folder, or what stands for it in a comparison.
+
+    Raises:
+        ConfigError, LedgerError, OSError: if there is none.
+    """
+    return header_of(run) if holds_comparison(run) else ledgers.read(run / "ledger.jsonl").header
 
 
 def header_of(run: Path) -> dict[str, Any]:

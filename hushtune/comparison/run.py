@@ -132,8 +132,7 @@ def train(config: Config, progress: Progress, *, given: GivenRows | None = None)
         moving = list(comparison.parameters.values())
         dp_sgd.train(moving, gradients, plan, units=data.units, after_step=evaluations.after_step)
     final = evaluations.at(plan.steps, "private")
-    subject: Any = comparison
-    save_model(subject, folder)
+    save_model(comparison, folder)
     write_json(folder / "privacy.json", claim)
     metrics.write()
     summary = {

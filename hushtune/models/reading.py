@@ -12,6 +12,7 @@ from hushtune.tasks.readouts import (
     CausalReadOut,
     ChatReadOut,
     ChoicesReadOut,
+    ClassifyingReadOut,
     CompletionReadOut,
     DescriptionsReadOut,
     DocumentReadOut,
@@ -31,6 +32,15 @@ _ENDINGS: dict[str, ReadOutKind] = {
     "LMHeadModel": "continuation",
     "ForConditionalGeneration": "encoder-decoder",
     "ForSequenceClassification": "head",
+}
+
+
+_CLASSIFYING: dict[ReadOutKind, type[ClassifyingReadOut]] = {
+    "mask": MaskReadOut,
+    "continuation": CausalReadOut,
+    "encoder-decoder": EncoderDecoderReadOut,
+    "head": HeadReadOut,
+    "descriptions": DescriptionsReadOut,
 }
 
 
@@ -97,20 +107,21 @@ def make_readout(
     """
     if task.kind != "classification":
         return _of_sequences(kind, network, tokenizer, task, data, streamed=streamed)
-    words, pairs = list(task.labels.values()), data.second is not None
-    rest: Any = (task.template, data.max_length)
-    if kind == "mask":
-        return MaskReadOut(network, tokenizer, words, *rest, pairs=pairs)
-    if kind == "continuation":
-        return CausalReadOut(network, tokenizer, words, *rest, pairs=pairs)
-    if kind == "encoder-decoder":
-        return EncoderDecoderReadOut(network, tokenizer, words, *rest, pairs=pairs)
-    if kind == "head":
-        return HeadReadOut(network, tokenizer, len(words), *rest, pairs=pairs)
+    words = list(task.labels.values())
+    if kind == "descriptions":
+        network = _with_label_vectors(network, tokenizer, words, name)
+    pairs = data.second is not None
+    return _CLASSIFYING[kind](
+        network, tokenizer, words, task.template, data.max_length, pairs=pairs
+    )
+
+
+def _with_label_vectors(
+    network: nn.Module, tokenizer: Any, words: list[str], name: str
+) -> EncoderClassifier:
     pooling = pooling_of(name)
     vectors = describe_labels(network, tokenizer, pooling, words)
-    classifier = EncoderClassifier(network, pooling, vectors).to(next(network.parameters()).device)
-    return DescriptionsReadOut(classifier, tokenizer, len(words), *rest, pairs=pairs)
+    return EncoderClassifier(network, pooling, vectors).to(next(network.parameters()).device)
 
 
 def _of_sequences(

@@ -6,48 +6,57 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import save_file
 
-from hushtune.config import ADAPTERS, ConfigError, same_data
+from hushtune.config import ADAPTERS, Config, ConfigError, same_data
 from hushtune.models.encoder import LOGIT_SCALE, EncoderClassifier
 from hushtune.models.offload import whole_state
-from hushtune.report.card import model_card
 
 if TYPE_CHECKING:
-    from hushtune.session import Session
+    from hushtune.models.load import LoadedModel
 
 #: Where an encoder's label vectors are kept.
 LABEL_VECTORS_FILE = "label_vectors.safetensors"
 
 
-def save_model(session: Session, folder: Path) -> Path:
-    """Write `folder/adapter` (for PEFT) or `folder/model` (for transformers), with a card."""
-    target = folder / ("adapter" if session.tune in ADAPTERS else "model")
-    refuse_base_folder(folder, session.config.model.name)
+class Tuned(Protocol):
+    """A run whose model can be saved."""
+
+    config: Config
+    loaded: LoadedModel
+    tune: str
+
+
+def save_model(tuned: Tuned, folder: Path, *, card: str | None = None) -> Path:
+    """Write `folder/adapter` (for PEFT) or `folder/model` (for transformers).
+
+    Args:
+        card: the model card, if there is one.
+    """
+    target = folder / ("adapter" if tuned.tune in ADAPTERS else "model")
+    refuse_base_folder(folder, tuned.config.model.name)
     out = target.with_name(target.name + ".part")  # renamed when complete
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    model: Any = session.loaded.model
+    model: Any = tuned.loaded.model
     # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
-    options = {"save_embedding_layers": False} if session.tune in ADAPTERS else {}
+    options = {"save_embedding_layers": False} if tuned.tune in ADAPTERS else {}
     network = model.encoder if isinstance(model, EncoderClassifier) else model
-    if session.tune not in ADAPTERS:
+    if tuned.tune not in ADAPTERS:
         options |= whole_state(network)
     if isinstance(model, EncoderClassifier):
         encoder: Any = model.encoder
         encoder.save_pretrained(out, **options)
-        save_label_vectors(model, list(session.config.task.labels), out)
-        if session.tune not in ADAPTERS:
-            save_sentence_transformers_modules(model, session.loaded.readout.max_tokens, out)
+        save_label_vectors(model, list(tuned.config.task.labels), out)
+        if tuned.tune not in ADAPTERS:
+            save_sentence_transformers_modules(model, tuned.loaded.readout.max_tokens, out)
     else:
         model.save_pretrained(out, **options)
-    session.loaded.tokenizer.save_pretrained(out)
-    header = getattr(session, "header", None)  # a comparison has none
-    if header is not None:
-        card = model_card(header, tune=session.tune)
+    tuned.loaded.tokenizer.save_pretrained(out)
+    if card is not None:
         (out / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     out.rename(target)

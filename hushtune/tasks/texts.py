@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,11 @@ class Chat:
 
 Text = str | Pair | Choices | Completion | Chat
 
-SomeText = TypeVar("SomeText", str, Pair, Choices, Completion, Chat)
-
 
 def as_pair(text: str) -> Pair:
     """The two halves of a text, by words."""
     first, second = _halves(text)
     return Pair(first, second)
-
-
-def as_choices(text: str, options: Sequence[str]) -> Choices:
-    """A text in front of given options."""
-    return Choices(text, tuple(options))
 
 
 def as_completion(text: str) -> Completion:

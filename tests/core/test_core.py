@@ -173,16 +173,22 @@ def test_a_filler_is_no_example_of_the_isolation_that_is_tried():
     assert not any(torch.equal(each, public["x"][0]) for each in numbers[1:])
 
 
-def test_rows_of_a_unit_are_protected_together(digits, tmp_path: Path, monkeypatch):
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Slopes and units of every step, as an insider sees them."""
+    noted: list[tuple[np.ndarray, np.ndarray]] = []
     take = tuning.take_steps
 
-    def watched(steps, moved, update, settings, data, **rest):
+    def watched(steps, *rest, **options):
         release = steps._boundary.release
-        steps._boundary.release = lambda s, u: seen.append((s, u)) or release(s, u)
-        take(steps, moved, update, settings, data, **rest)
+        steps._boundary.release = lambda s, u: noted.append((s, u)) or release(s, u)
+        take(steps, *rest, **options)
 
     monkeypatch.setattr(tuning, "take_steps", watched)
+    return noted
+
+
+def test_rows_of_a_unit_are_protected_together(digits, tmp_path: Path, seen):
     units = [f"u{row % 50}" for row in range(120)]
     method = MethodConfig(directions=4, steps=3, batch=50)
     tuned = tune(network(), some(digits[0]), tmp_path, units=units, method=method)
@@ -194,16 +200,8 @@ def test_rows_of_a_unit_are_protected_together(digits, tmp_path: Path, monkeypat
         assert slopes.shape == (120, 4)
 
 
-def test_slopes_are_those_of_each_example_alone(digits, tmp_path: Path, monkeypatch):
-    data, released = some(digits[0], 40), []
-    take = tuning.take_steps
-
-    def watched(steps, moved, update, settings, rows, **rest):
-        release = steps._boundary.release
-        steps._boundary.release = lambda s, u: released.append(s) or release(s, u)
-        take(steps, moved, update, settings, rows, **rest)
-
-    monkeypatch.setattr(tuning, "take_steps", watched)
+def test_slopes_are_those_of_each_example_alone(digits, tmp_path: Path, seen):
+    data = some(digits[0], 40)
     method = MethodConfig(directions=2, steps=1, batch=40)
     module = network()
     tuned = tune(module, data, tmp_path, method=method)
@@ -222,7 +220,7 @@ def test_slopes_are_those_of_each_example_alone(digits, tmp_path: Path, monkeypa
                     )
                 at.append(losses(moved, data).numpy())
         expected = (at[0] - at[1]) / scale
-        np.testing.assert_allclose(released[0][:, direction], expected, rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(seen[0][0][:, direction], expected, rtol=1e-2, atol=1e-3)
 
 
 def test_an_example_without_a_finite_loss_counts_as_nothing(digits, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from commands import command
 from conftest import write_reviews
 from torch import Tensor
 
@@ -89,15 +89,6 @@ CASES = [
     Case("encoder", "full", BFLOAT16),
     Case("encoder", "last-1"),
 ]
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """What a successful command prints with --json."""
-    with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--json"])
-    said = capsys.readouterr()
-    assert not exit_.value.code, said.err
-    return json.loads(said.out)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from commands import command
 
 import hushtune
 from hushtune.cli import main
@@ -31,11 +32,6 @@ CASES = [
     ("pairs", "t5", "full", ()),
     ("pairs", "encoder", "head", ()),
 ]
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<{{ message.role[0] }}> {{ message.content }} </>\n{% endfor %}"
-    "{% if add_generation_prompt %}<a>{% endif %}"
-)
 
 METRICS = {
     "completion": {"f1", "exact_match"},
@@ -81,24 +77,8 @@ def write(kind: str, path: Path, rows: int = 16) -> Path:
     return path
 
 
-def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--json"])
-    said = capsys.readouterr()
-    assert not exit_.value.code, said.err
-    return json.loads(said.out)
-
-
 def base_model(kind: str, family: str, tiny: Any, folder: Path) -> str:
-    if kind != "chat":
-        return tiny(family)
-    import transformers
-
-    transformers.AutoModelForCausalLM.from_pretrained(tiny(family)).save_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny(family))
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return tiny_models.with_chat(tiny(family), folder) if kind == "chat" else tiny(family)
 
 
 @pytest.mark.parametrize(("kind", "family", "tune", "settings"), CASES)

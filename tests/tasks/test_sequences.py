@@ -22,12 +22,6 @@ CAUSAL = ["opt", "gpt2", "llama", "qwen3", "mistral", "gemma2", "gemma3"]
 WRITERS = [*CAUSAL, "t5"]
 LENGTH = 32
 
-#: One turn after the other, as most models for conversations have them.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<{{ message.role[0] }}> {{ message.content }} </>\n{% endfor %}"
-    "{% if add_generation_prompt %}<a>{% endif %}"
-)
-
 
 def load(folder: str, kind: str, **data: Any) -> LoadedModel:
     settings = {"max_length": LENGTH, "max_completion_length": 8} | data
@@ -172,21 +166,15 @@ def pairs(sequence: Any) -> tuple[Any, Any]:
     return sequence.positions, sequence.targets
 
 
-def chat_model(folder: str, out: Any, template: str = CHAT_TEMPLATE) -> LoadedModel:
+def chat_model(folder: str, out: Any, template: str = tiny_models.CHAT_TEMPLATE) -> LoadedModel:
     """A tiny model whose tokenizer writes conversations."""
-    import transformers
-
-    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(out)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(out)
-    return load(str(out), "chat", max_length=64)
+    return load(tiny_models.with_chat(folder, out, template), "chat", max_length=64)
 
 
 def test_a_model_that_cannot_have_conversations_says_why(tiny, tmp_path):
     with pytest.raises(ConfigError, match="chat needs a tokenizer with a chat template"):
         load(tiny("qwen3"), "chat")
-    counted = "{{ messages | length }} " + CHAT_TEMPLATE
+    counted = "{{ messages | length }} " + tiny_models.CHAT_TEMPLATE
     with pytest.raises(ConfigError, match="whether or not others follow"):
         chat_model(tiny("qwen3"), tmp_path, counted)
 

@@ -24,14 +24,28 @@ class ClassifyingReadOut(ReadOut):
     """Scores are one per label, and the loss is their cross-entropy.
 
     Args:
+        words: the words that stand for each label.
+        template: see `Template`; empty: the read-out's own for one text or for two.
         pairs: whether two texts are classified together.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, labels: int, max_length: int, *, pairs: bool
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        words: Sequence[str],
+        template: str,
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, labels, max_length)
+        super().__init__(model, tokenizer, len(words), max_length)
         self.pairs = pairs
+        self._prepare(words, template)
+
+    @abstractmethod
+    def _prepare(self, words: Sequence[str], template: str) -> None:
+        """Check template and words, and keep what encoding needs of them."""
 
     def encode(self, text: str | Pair) -> Example:
         if isinstance(text, Pair):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hushtune.config import ConfigError
 from hushtune.tasks.readouts.base import Example, TokenSequence, logits_at
@@ -14,10 +14,6 @@ from hushtune.tasks.readouts.classifying import ClassifyingReadOut
 from hushtune.tasks.readouts.likelihood import NO_TARGET, log_likelihood
 from hushtune.tasks.readouts.template import Template
 from hushtune.zo.losses import Inputs
-
-#: The template's part after {label} is never seen: a causal model is not asked about it.
-_DEFAULT_TEMPLATE = "{text} It was {label}."
-_DEFAULT_OF_PAIRS = "{text} {second} {label}"
 
 
 class CausalReadOut(ClassifyingReadOut):
@@ -28,19 +24,8 @@ class CausalReadOut(ClassifyingReadOut):
     own sequence.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        words: Sequence[str],
-        template: str,
-        max_length: int,
-        *,
-        pairs: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
-        default = _DEFAULT_OF_PAIRS if pairs else _DEFAULT_TEMPLATE
-        checked = Template(template, default, label="last", pairs=pairs)
+    def _prepare(self, words: Sequence[str], template: str) -> None:
+        checked = _label_last(template, pairs=self.pairs)
         self._prompt = checked.before_label()
         self._words = [checked.label_space() + word for word in words]
         targets = [self._label_tokens(word) for word in self._words]
@@ -114,26 +99,15 @@ class EncoderDecoderReadOut(ClassifyingReadOut):
     tokens, the end token included. The encoder runs once per example.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        words: Sequence[str],
-        template: str,
-        max_length: int,
-        *,
-        pairs: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
-        default = _DEFAULT_OF_PAIRS if pairs else _DEFAULT_TEMPLATE
-        self._prompt = Template(template, default, label="last", pairs=pairs).before_label()
-        targets = [tokenizer(text_target=word.strip())["input_ids"] for word in words]
+    def _prepare(self, words: Sequence[str], template: str) -> None:
+        self._prompt = _label_last(template, pairs=self.pairs).before_label()
+        targets = [self.tokenizer(text_target=word.strip())["input_ids"] for word in words]
         _refuse_equal([tuple(tokens) for tokens in targets])
         width = max(len(tokens) for tokens in targets)
         self._targets = torch.tensor(
             [tokens + [NO_TARGET] * (width - len(tokens)) for tokens in targets]
         )
-        config: Any = model.config
+        config: Any = self.model.config
         start = torch.full((len(words), 1), config.decoder_start_token_id or 0)
         self._decoder_inputs = torch.cat([start, self._targets[:, :-1].clamp(min=0)], dim=1)
 
@@ -154,6 +128,12 @@ class EncoderDecoderReadOut(ClassifyingReadOut):
         )
         targets = self._targets.to(device).repeat(rows, 1)
         return log_likelihood(output.logits, targets).view(rows, self.labels)
+
+
+def _label_last(template: str, *, pairs: bool) -> Template:
+    """What follows {label} is never seen: a model that writes is not asked about it."""
+    default = "{text} {second} {label}" if pairs else "{text} It was {label}."
+    return Template(template, default, label="last", pairs=pairs)
 
 
 def _refuse_equal(targets: Sequence[tuple[int, ...]]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hushtune.tasks.readouts.base import Example
 from hushtune.tasks.readouts.classifying import ClassifyingReadOut, Filled
@@ -18,20 +18,10 @@ class HeadReadOut(ClassifyingReadOut):
     Without a template, two texts are put together as the tokenizer does it.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        labels: int,
-        template: str,
-        max_length: int,
-        *,
-        pairs: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer, labels, max_length, pairs=pairs)
-        self._together = pairs and not template
-        default = "{text} {second}" if pairs else "{text}"
-        self._template = Template(template, default, label="optional", pairs=pairs)
+    def _prepare(self, words: Sequence[str], template: str) -> None:
+        self._together = self.pairs and not template
+        default = "{text} {second}" if self.pairs else "{text}"
+        self._template = Template(template, default, label="optional", pairs=self.pairs)
 
     def _encode(self, text: str, second: str) -> Example:
         return (self._fill_to_length(self._filled, text, second, self.max_tokens),)

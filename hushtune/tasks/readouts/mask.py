@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hushtune.config import ConfigError
 from hushtune.tasks.readouts.base import Example, TokenSequence, logits_at
@@ -26,26 +25,16 @@ class MaskReadOut(ClassifyingReadOut):
         ConfigError: no mask token, a word of several tokens, or two words with the same token.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        words: Sequence[str],
-        template: str,
-        max_length: int,
-        *,
-        pairs: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer, len(words), max_length, pairs=pairs)
-        if tokenizer.mask_token is None:
+    def _prepare(self, words: Sequence[str], template: str) -> None:
+        if self.tokenizer.mask_token is None:
             raise ConfigError("task.readout: mask needs a tokenizer with a mask token.")
-        default = "{text} {label}, {second}" if pairs else "{text} It was {label}."
-        self._template = Template(template, default, label="required", pairs=pairs)
+        default = "{text} {label}, {second}" if self.pairs else "{text} It was {label}."
+        self._template = Template(template, default, label="required", pairs=self.pairs)
         self._word = words[0]
         for word in words:
             self._require_single_token(word)
         spelt = [self._template.fill("a", "a", label=word) for word in words]
-        filled = [tokenizer(text)["input_ids"] for text in spelt]
+        filled = [self.tokenizer(text)["input_ids"] for text in spelt]
         places = [
             place for place, tokens in enumerate(zip(*filled, strict=False)) if len(set(tokens)) > 1
         ]

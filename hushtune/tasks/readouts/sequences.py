@@ -24,7 +24,6 @@ from hushtune.tasks.texts import (
     Completion,
     Message,
     as_chat,
-    as_choices,
     as_completion,
 )
 from hushtune.zo.losses import Inputs
@@ -97,7 +96,7 @@ class ChoicesReadOut(SequenceReadOut):
     def text_of(self, words: str) -> Choices:
         count = len(_OPTIONS)
         options = [_OPTIONS[k % count] + " again" * (k // count) for k in range(self.labels)]
-        return as_choices(words, options)
+        return Choices(words, tuple(options))
 
     def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(scores, labels)
