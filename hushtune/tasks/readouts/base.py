@@ -121,6 +121,20 @@ def filled(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     return tensor
 
 
+def without_end(tokenizer: Any, ids: Sequence[int]) -> tuple[int, ...]:
+    """Tokens of a text without the end token that some tokenizers append."""
+    # A token on its own is one that begins a text: some models begin and end with the same.
+    appended = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
+    return tuple(ids[:-1] if appended else ids)
+
+
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    differing = (place for place, (mine, yours) in pairs if mine != yours)
+    return next(differing, min(len(one), len(other)))
+
+
 def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Matches every special token of a tokenizer, the longest first."""
     tokens = set(tokenizer.all_special_tokens)

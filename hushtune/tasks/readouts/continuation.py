@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from hushtune.config import ConfigError
-from hushtune.tasks.readouts.base import Example, TokenSequence, logits_at
+from hushtune.tasks.readouts.base import (
+    Example,
+    TokenSequence,
+    common_start,
+    logits_at,
+    without_end,
+)
 from hushtune.tasks.readouts.classifying import ClassifyingReadOut
 from hushtune.tasks.readouts.likelihood import NO_TARGET, log_likelihood
 from hushtune.tasks.readouts.template import Template
@@ -39,11 +45,9 @@ class CausalReadOut(ClassifyingReadOut):
     def _label_tokens(self, word: str) -> tuple[int, ...]:
         """The tokens that `word` adds to the prompt."""
         prompt = self._prompt.fill("a", "a")
-        before = self._without_end(self.tokenizer(prompt)["input_ids"])
-        whole = self._without_end(self.tokenizer(prompt + word)["input_ids"])
-        pairs = enumerate(zip(before, whole, strict=False))
-        same = next((place for place, (one, other) in pairs if one != other), len(before))
-        return whole[same:]
+        before = without_end(self.tokenizer, self.tokenizer(prompt)["input_ids"])
+        whole = without_end(self.tokenizer, self.tokenizer(prompt + word)["input_ids"])
+        return whole[common_start(before, whole) :]
 
     def _encode(self, text: str, second: str) -> Example:
         if self._single is not None:
@@ -67,13 +71,8 @@ class CausalReadOut(ClassifyingReadOut):
         def fill(one: str, other: str) -> str:
             return self._prompt.fill(one, other) + word
 
-        return self._without_end(self._fill_to_length(fill, text, second, most).ids)
-
-    def _without_end(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Without the end token that some tokenizers append."""
-        ids = tuple(ids)
-        appended = len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
-        return ids[:-1] if appended else ids
+        found = self._fill_to_length(fill, text, second, most)
+        return without_end(self.tokenizer, found.ids)
 
     def _extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         inputs = {"positions": torch.tensor([sequence.positions for sequence in sequences])}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hushtune.tasks.readouts.base import TokenSequence, filled
+from hushtune.tasks.readouts.base import TokenSequence, common_start, filled, without_end
 from hushtune.tasks.readouts.likelihood import NO_TARGET, TokenLikelihoods
 from hushtune.zo.losses import Inputs
 
@@ -74,12 +73,11 @@ class Joining(ABC):
             self._likelihoods = model, TokenLikelihoods(model, whole=self._whole)
         return self._likelihoods[1]
 
-    def _ended(self, tokens: list[int], *, end: bool) -> list[int]:
-        """With the end token, which is learned too, where it is wanted and there is one."""
+    def _ended(self, tokens: Sequence[int]) -> list[int]:
+        """With the end token, where there is one, once."""
         last = self.tokenizer.eos_token_id
-        # A token on its own is one that begins a text: some models begin and end with the same.
-        tokens = tokens[:-1] if len(tokens) > 1 and tokens[-1] == last else tokens
-        return [*tokens, last] if end and last is not None else tokens
+        end = [] if last is None else [last]
+        return [*without_end(self.tokenizer, tokens), *end]
 
 
 class CausalJoining(Joining):
@@ -87,17 +85,17 @@ class CausalJoining(Joining):
 
     def join(self, prompt: str, following: str, *, end: bool) -> tuple[list[int], list[int]]:
         prompt, following = self.spaced(prompt, following)
-        before = self._ended(self.tokenizer(prompt)["input_ids"], end=False)
-        both = self._ended(self.tokenizer(prompt + following)["input_ids"], end=end)
+        before = without_end(self.tokenizer, self.tokenizer(prompt)["input_ids"])
+        both = self.tokenizer(prompt + following)["input_ids"]
+        both = self._ended(both) if end else [*without_end(self.tokenizer, both)]
         # The last token of a prompt may be another one with something after it.
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(before, both, strict=False))
-        shared = min(sum(1 for _ in same), len(both) - 1)
-        return both[: max(shared, 0)], both[max(shared, 0) :]
+        shared = max(0, min(common_start(before, both), len(both) - 1))
+        return both[:shared], both[shared:]
 
     def prompt(self, prompt: str) -> list[int]:
         bare, _ = self.spaced(prompt, "")
-        tokens = self._ended(self.tokenizer(bare)["input_ids"], end=False)
-        return self._cut(tokens, self.max_tokens - self.max_targets)
+        tokens = without_end(self.tokenizer, self.tokenizer(bare)["input_ids"])
+        return self._cut([*tokens], self.max_tokens - self.max_targets)
 
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
         following = following[: self.max_targets]
@@ -140,7 +138,7 @@ class EncoderDecoderJoining(Joining):
     def join(self, prompt: str, following: str, *, end: bool) -> tuple[list[int], list[int]]:
         del end  # a decoder's text always ends
         after = self.tokenizer(text_target=following.strip())["input_ids"]
-        return self.tokenizer(prompt)["input_ids"], self._ended(after, end=True)
+        return self.tokenizer(prompt)["input_ids"], self._ended(after)
 
     def prompt(self, prompt: str) -> list[int]:
         return self._cut(self.tokenizer(prompt)["input_ids"])
