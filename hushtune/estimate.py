@@ -68,7 +68,8 @@ def estimate(session: Session, *, evaluation_rows: int = 0) -> Estimate:
         seconds = _moved_seconds(session, probe.losses, batches, passes)
         kept = min(probe.losses.kept.bytes / probe.task.rows * plan.population, room())
         keeps = kept > 0
-        _run_every_shape(session, probe.losses, passes)
+        if session.objective is None or not session.objective.writes:
+            _run_every_shape(session, probe.losses, passes)
     # Compiles what an update needs; zeros move nothing.
     session.update().apply(PROBE_CHARGE, [0] * plan.directions)
     texts = (plan.population + evaluation_rows) * _bytes_a_text(session)
@@ -107,7 +108,7 @@ def _moved_seconds(
     plan, probe = session.plan, session.probe
     assert probe is not None
     encoded = 0.0
-    if session.keeps_outputs(losses):
+    if session.keeps_outputs():
         losses.keep(np.arange(probe.task.rows), room())
         encoding = _mean_seconds(lambda batch: losses.frozen_outputs(batch.inputs), batches)
         encoded = encoding * _micro_batches(session, batches, plan.population)

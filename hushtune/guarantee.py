@@ -79,6 +79,11 @@ def exclusions(header: dict[str, Any]) -> list[str]:
         )
     if data["eval"] is not None:
         sentences.append("The evaluation data is public; accuracies on it are exact.")
+    if ":" in header["config"].get("task", {}).get("objective", ""):
+        sentences.append(
+            "The scoring function is the user's own: it sees answers and texts, and is trusted to "
+            "keep nothing of them and to write nothing down."
+        )
     registry = header["config"].get("privacy", {}).get("registry")
     others = "Other runs on the same data, and settings tried before this run, add to ε"
     return [

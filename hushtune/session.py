@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from hushtune import methods
+from hushtune.answers import for_objective
 from hushtune.config import ADAPTERS, Config, ConfigError, check_units, from_values
 from hushtune.memory import room
 from hushtune.methods import Settings
@@ -39,6 +40,8 @@ from hushtune.settling import Plan, make_header, make_update, require_start, set
 from hushtune.sizing import bytes_a_token, costs, fitting_tokens
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.objectives import Objective, objective_of
+from hushtune.tasks.scored import ScoredTask
 from hushtune.tasks.task import FeatureStore, TextTask
 from hushtune.zo.directions import Directions
 from hushtune.zo.head_losses import HeadLosses
@@ -97,32 +100,37 @@ class Session:
         return make_update(parameters, self.scales, self.directions, self.plan, self.settings)
 
     def task(self, data: LabelledText) -> TextTask:
-        """The model's task on `data`."""
-        head_only = set(self.parameters) == {LABEL_VECTORS}
-        features = self.features if head_only else None
-        return TextTask(self.loaded.readout, data, self.shapes, features)
+        """The model's task on `data`, with the likelihood as loss whatever the objective."""
+        return TextTask(self.loaded.readout, data, self.shapes, self._features)
+
+    def optimised_task(self, data: LabelledText) -> TextTask:
+        """The model's task on `data`, with the losses that are optimised."""
+        if self.objective is None:
+            return self.task(data)
+        return ScoredTask(self.loaded.readout, data, self.shapes, self.objective, self._features)
 
     def losses(self, task: TextTask) -> HeadLosses | MovedLosses:
         """What evaluates the task's losses at moved parameters."""
-        losses = make_losses(
-            task, self.parameters, self.scales, self.directions, self._prefix, self.shapes
-        )
+        losses = self._moved(task)
         ever_sampled = 1 - (1 - self.plan.sampling_probability) ** self.plan.steps
         if isinstance(losses, HeadLosses) and ever_sampled > 0.5:
             # In one go micro-batches are full; step by step most of their rows would be dummies.
             losses.encode(np.arange(task.rows))
-        if isinstance(losses, MovedLosses) and self.keeps_outputs(losses):
+        if isinstance(losses, MovedLosses) and self.keeps_outputs():
             losses.keep(np.arange(task.rows), room())
         return losses
 
-    def keeps_outputs(self, losses: MovedLosses) -> bool:
+    def keeps_outputs(self) -> bool:
         """Whether what the frozen layers return is computed once per row and not once per step.
 
         All rows are computed before the first step, so that what is kept says nothing about who
         was sampled. That pays where a row is sampled about twice or more often.
         """
         times_sampled = self.plan.sampling_probability * self.plan.steps
-        return times_sampled >= _WORTH_KEEPING and can_keep(
+        if times_sampled < _WORTH_KEEPING:
+            return False
+        losses = self._moved(self.task(LabelledText.unlabelled([])))
+        return isinstance(losses, MovedLosses) and can_keep(
             losses, self.loaded.readout, self.shapes, self.settings.perturbation_scale
         )
 
@@ -132,17 +140,8 @@ class Session:
         Raises:
             LedgerError: if examples would touch each other here.
         """
-        nothing = LabelledText.unlabelled([])
-        losses = make_losses(
-            self.task(nothing),
-            self.parameters,
-            self.scales,
-            self.directions,
-            self._prefix,
-            self.shapes,
-        )
         coupled = coupled_shapes(
-            losses,
+            self._moved(self.task(LabelledText.unlabelled([]))),
             self.loaded.readout,
             self.shapes,
             self.settings.perturbation_scale,
@@ -155,10 +154,26 @@ class Session:
             )
         self.isolation_tried = True
 
+    def _moved(self, task: TextTask) -> HeadLosses | MovedLosses:
+        return make_losses(
+            task, self.parameters, self.scales, self.directions, self._prefix, self.shapes
+        )
+
+    @property
+    def _features(self) -> FeatureStore | None:
+        return self.features if set(self.parameters) == {LABEL_VECTORS} else None
+
+    @cached_property
+    def objective(self) -> Objective | None:
+        """What is optimised, where it is not the likelihood."""
+        return objective_of(self.config.task)
+
     @cached_property
     def _prefix(self) -> FrozenPrefix:
         if self.probe is not None:
             return self.probe.prefix
+        if self.objective is not None and self.objective.writes:
+            return FrozenPrefix([])  # as the probe has it
         readout = self.loaded.readout
         inputs = readout.collate([readout.dummy], self.shapes[0].length)
         return find_frozen_prefix(
@@ -185,6 +200,7 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         )
     population = units if config.data.population is None else config.data.population
     check_units(config, population)
+    objective = objective_of(config.task)
     loaded, tune, parameters = load_moving(config)
     head_only = set(parameters) == {LABEL_VECTORS}
     budget = methods.budget(
@@ -212,6 +228,15 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         perturbation_scale=_given(config.method.perturbation_scale),
         isolation=try_isolation and config.privacy.mechanism != "none",
     )
+    if objective is not None:
+        probe = for_objective(
+            probe,
+            objective,
+            loaded,
+            dict.fromkeys(parameters, 1.0),
+            make_directions(config.seed, probe.parameters, budget.distribution),
+            perturbation_scale=_given(config.method.perturbation_scale),
+        )
     plan, settings = settle(
         config,
         budget,

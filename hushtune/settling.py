@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,11 +50,20 @@ def settle(
         ValueError: if no noise gives the ε that is asked for.
     """
     method, typical = config.method, slopes.typical
-    clip_norm = methods.clip_norm(method, config.privacy, budget, typical)
+    estimator = methods.estimator(
+        method, budget, dtypes, head_only=head_only, smooth=math.isinf(slopes.most)
+    )
+    clip_norm = methods.clip_norm(
+        method,
+        config.privacy,
+        budget,
+        typical,
+        most=slopes.most * (2 if estimator == "one-sided" else 1),
+    )
     plan = _plan(config, budget, clip_norm, population)
     settings = Settings(
         distribution=budget.distribution,
-        estimator=methods.estimator(method, budget, dtypes, head_only=head_only),
+        estimator=estimator,
         perturbation_scale=perturbation_scale,
         update=method.update,
         learning_rate=methods.learning_rate(

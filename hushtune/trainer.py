@@ -95,7 +95,7 @@ def take_steps(
 def _losses(session: Session, data: LabelledText) -> HeadLosses | MovedLosses:
     """What evaluates losses of the private text; an error says nothing of what it met."""
     try:
-        return session.losses(session.task(data))
+        return session.losses(session.optimised_task(data))
     except Exception as error:
         failure = kind_of(error)
     raise StepFailed(f"preparing the texts failed with {failure}; nothing was charged for it.")

@@ -45,6 +45,34 @@ def refusal(run_arguments: list[str], tmp_path: Path, capsys) -> Refusal:
         ("--method.batch 0", "method.batch: 0.0 is not accepted; it must be positive and finite."),
         ("--method.steps 0", "method.steps: 0 is not accepted; it must be at least 1."),
         ("--method.clip-norm inf", "method.clip_norm: Infinity is not accepted; it must be pos"),
+        (
+            "--task.objective f1",
+            'task.objective: "f1" is not accepted; it must be a score of every example alone: loss',
+        ),
+        (
+            "--task.objective macro-f1",
+            'task.objective: "macro-f1" is not accepted; it must be a score of every example alone',
+        ),
+        (
+            "--task.objective accuracy --task.objective-range 0 2",
+            "task.objective_range: [0.0, 2.0] is not accepted; it must be left out with task.objec",
+        ),
+        (
+            "--task.objective math:copysign --task.objective-range 1 1",
+            "task.objective_range: [1.0, 1.0] is not accepted; it must be two finite numbers, the",
+        ),
+        (
+            "--task.objective nowhere.py:score",
+            "task.objective: nowhere.py:score cannot be imported (",
+        ),
+        (
+            "--task.objective math:copysign",
+            "task.objective: math:copysign failed on made-up answers (TypeError: must be real numb",
+        ),
+        (
+            "--task.objective accuracy --method.name dp-sgd",
+            'method.name: "dp-sgd" is not accepted; it must be another one with task.objective, wh',
+        ),
         ("--model.tune some", 'model.tune: "some" is not accepted; it must be full, lora, dora, i'),
         ("--model.tune last-0", 'model.tune: "last-0" is not accepted; it must be full, lora, dor'),
         ("--model.lora.alpha nan", "model.lora.alpha: NaN is not accepted; it must be positive a"),

@@ -60,7 +60,7 @@ def attack(session: Session, canaries: Canaries, record: Record) -> Scores:
         canaries: all canaries, whichever side their coins fell.
         record: the ledger of the run on some of them.
     """
-    task = session.task(canaries.rows())
+    task = session.optimised_task(canaries.rows())
     losses, rows = session.losses(task), np.arange(task.rows)
     chosen, plan = session.settings, session.plan
     passes = moves(chosen.estimator, plan.directions, chosen.perturbation_scale)

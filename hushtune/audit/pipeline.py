@@ -158,7 +158,7 @@ def expected_seconds(session: Session, made: Canaries, steps: int) -> float:
     """Seconds of training and replay, from the time that a few canaries take."""
     chosen, plan = session.settings, session.plan
     passes = moves(chosen.estimator, plan.directions, chosen.perturbation_scale)
-    task = session.task(made.rows())
+    task = session.optimised_task(made.rows())
     losses = session.losses(task)
     some = np.arange(min(task.rows, _TIMED_ROWS))
     losses.at(some, passes, charge=PROBE_CHARGE)

@@ -8,7 +8,6 @@ before the first step, and a model where they differ is refused.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import warnings
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ class GhostGradients:
     ) -> None:
         hooks = _opacus()
         self._parameters = list(parameters.values())
-        self._readout = copy.copy(readout)
+        self._readout = readout.in_one_pass()
         if isinstance(readout.model, EncoderClassifier):
             self._readout.model = _LinearHead(readout.model)
         with _elsewhere(self._parameters):

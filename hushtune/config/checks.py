@@ -125,8 +125,53 @@ def _check_offload(config: Config) -> None:
     )
 
 
+#: Objectives beside the loss and one's own function, by kind of task.
+_OBJECTIVES = {
+    "classification": ("accuracy",),
+    "multiple-choice": ("accuracy",),
+    "completion": ("f1", "exact-match"),
+    "chat": None,
+    "language-modelling": None,
+}
+
+
+def _check_objective(config: Config) -> None:
+    task = config.task
+    known = _OBJECTIVES[task.kind]
+    if task.objective == "loss":
+        return
+    _require(known is not None, "task.objective", task.objective, f"loss with task {task.kind}")
+    own = re.fullmatch(r".+:\w+", task.objective) is not None
+    # Scores of a whole data set, such as F1 of a class, are not what one example adds to.
+    accepted = "a score of every example alone: loss, "
+    accepted += f"{', '.join(known or ())}, module:function or file.py:function"
+    _require(own or task.objective in (known or ()), "task.objective", task.objective, accepted)
+    low, high = task.objective_range
+    _require(
+        -math.inf < low < high < math.inf,
+        "task.objective_range",
+        task.objective_range,
+        "two finite numbers, the least and the best score",
+    )
+    _require(
+        own or (low, high) == (0.0, 1.0),
+        "task.objective_range",
+        task.objective_range,
+        f"left out with task.objective {task.objective}, which is between 0 and 1",
+    )
+    accepted = "another one with task.objective, which has no gradient"
+    _require(config.method.name != "dp-sgd", "method.name", config.method.name, accepted)
+    _require(
+        config.model.offload == "none" or task.kind != "completion",
+        "model.offload",
+        config.model.offload,
+        "none where task.objective needs completions to be written",
+    )
+
+
 def _check_task(config: Config) -> None:
     task = config.task
+    _check_objective(config)
     if task.kind != "classification":
         _check_learned_text(config)
         return

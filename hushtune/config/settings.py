@@ -115,6 +115,12 @@ class TaskConfig:
     """Label in the data: the words (or description) that stand for it."""
     options: int = 2
     """Of multiple-choice: how many options every row has."""
+    objective: str = "loss"
+    """What is optimised: loss, the likelihood; accuracy of labels and options; f1 or exact-match of
+    written completions; or one's own score, module:function or file.py:function, which takes an
+    answer and the list of right ones and returns a number."""
+    objective_range: tuple[float, float] = (0.0, 1.0)
+    """Least and best value of one's own score; values outside count as these."""
 
 
 @dataclass(frozen=True)

@@ -104,15 +104,27 @@ def budget(
 
 
 def clip_norm(
-    method: MethodConfig, privacy: PrivacyConfig, budget: Budget, typical_slope: float
+    method: MethodConfig,
+    privacy: PrivacyConfig,
+    budget: Budget,
+    typical_slope: float,
+    *,
+    most: float,
 ) -> float:
-    """C: a multiple of the typical norm of a unit's vector of K slopes, on public text."""
+    """C: a multiple of the typical norm of a unit's vector of K slopes, on public text.
+
+    Args:
+        most: what a slope cannot exceed. No vector is longer than K of those make it, so C need
+            not be more.
+    """
+    pure = privacy.mechanism == "laplace"
+    # Norms of K slopes, each of size 1: L1 for Laplace noise, L2 for Gaussian.
+    norm_of_ones = budget.directions if pure else math.sqrt(budget.directions)
     if method.clip_norm != "auto":
-        return method.clip_norm
-    if privacy.mechanism == "laplace":
-        # The L1 norm of K nearly normal slopes; √(2/π) is the mean absolute value of one.
-        return _CLIP_FACTOR * typical_slope * math.sqrt(2 / math.pi) * budget.directions
-    return _CLIP_FACTOR * typical_slope * math.sqrt(budget.directions)
+        return min(method.clip_norm, most * norm_of_ones)
+    # √(2/π) is the mean absolute value of a nearly normal slope.
+    mean = math.sqrt(2 / math.pi) if pure else 1.0
+    return min(_CLIP_FACTOR * typical_slope * mean, most) * norm_of_ones
 
 
 def learning_rate(
@@ -131,12 +143,21 @@ def learning_rate(
 
 
 def estimator(
-    method: MethodConfig, budget: Budget, dtypes: Iterable[torch.dtype], *, head_only: bool
+    method: MethodConfig,
+    budget: Budget,
+    dtypes: Iterable[torch.dtype],
+    *,
+    head_only: bool,
+    smooth: bool,
 ) -> Estimator:
-    """One-sided differences where they are accurate and save forward passes."""
+    """One-sided differences where they are accurate and save forward passes.
+
+    Args:
+        smooth: whether losses have gradients.
+    """
     if method.estimator != "auto":
         return method.estimator
     # Quantised weights are integers; what they stand for is computed in the others' format.
     exact = all(dtype == torch.float32 for dtype in dtypes if dtype.is_floating_point)
     saves = budget.directions > 1 and not head_only
-    return "one-sided" if exact and saves else "two-sided"
+    return "one-sided" if exact and saves and smooth else "two-sided"

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from hushtune.tasks.readouts import ChoicesReadOut, CompletionReadOut, SequenceReadOut
+from hushtune.tasks.scores import exact_match, token_f1
 from hushtune.tasks.task import TextTask
 from hushtune.tasks.texts import Completion
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def evaluate(task: TextTask) -> dict[str, float]:
@@ -27,23 +22,6 @@ def evaluate(task: TextTask) -> dict[str, float]:
     if isinstance(readout, SequenceReadOut) and not isinstance(readout, ChoicesReadOut):
         return {"perplexity": _perplexity(readout, task)}
     return {"accuracy": float(np.mean(task.predictions() == task.labels))}
-
-
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
-    """1 where an answer is one of those accepted, but for case, articles and punctuation; else 0.
-
-    As SQuAD compares answers (Rajpurkar et al., 2016).
-    """
-    return float(any(_words(answer) == _words(each) for each in accepted))
-
-
-def token_f1(answer: str, accepted: Sequence[str]) -> float:
-    """The best F1 of an answer's words against those of an accepted one, from 0 to 1.
-
-    As in SQuAD, words are compared but for case, articles and punctuation. Two answers without any
-    words agree.
-    """
-    return max(_f1(_words(answer), _words(each)) for each in accepted)
 
 
 def _of_answers(readout: CompletionReadOut, texts: Sequence[Completion]) -> dict[str, float]:
@@ -66,15 +44,3 @@ def _perplexity(readout: SequenceReadOut, task: TextTask) -> float:
         return math.nan
     mean = float((losses * learned).sum() / learned.sum())
     return math.exp(mean) if mean < 700 else math.inf
-
-
-def _words(text: str) -> list[str]:
-    plain = text.lower().translate(_PUNCTUATION)
-    return _ARTICLES.sub(" ", plain).split()
-
-
-def _f1(found: list[str], wanted: list[str]) -> float:
-    if not found or not wanted:
-        return float(found == wanted)
-    common = sum((Counter(found) & Counter(wanted)).values())
-    return 2 * common / (len(found) + len(wanted))

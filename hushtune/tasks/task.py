@@ -35,6 +35,9 @@ class TextTask:
         examples: the rows' token sequences.
     """
 
+    #: Stands in `labels` for rows that fill a micro-batch up.
+    _no_label = 0
+
     def __init__(
         self,
         readout: ReadOut,
@@ -65,14 +68,14 @@ class TextTask:
         """The given rows in micro-batches; inputs hold their `labels`."""
         for places, examples, shape in self._batcher.batches(rows):
             inputs = self.readout.collate(examples, shape.length)
-            labels = np.zeros(shape.rows, dtype=np.int64)
+            labels = np.full(shape.rows, self._no_label, dtype=np.int64)
             labels[: len(places)] = self.labels[rows[places]]
             device = next(self.model.parameters()).device
             yield MicroBatch(places, {**inputs, "labels": torch.from_numpy(labels).to(device)})
 
     def losses(self, inputs: Inputs) -> Tensor:
         """(rows,) float64 losses."""
-        return self.readout.losses(*self._scores(inputs))
+        return self.readout.losses(*self.scores(inputs))
 
     def features(self, inputs: Inputs) -> Tensor:
         """(rows, width) features of an `EncoderClassifier`'s frozen encoder."""
@@ -115,11 +118,12 @@ class TextTask:
                 scores = label_scores(self.features_of(rows), classifier.label_vectors)
                 return scores.argmax(dim=-1).cpu().numpy()
             for places, inputs in self.micro_batches(rows):
-                scores, _ = self._scores(inputs)
+                scores, _ = self.scores(inputs)
                 best[places] = scores.argmax(dim=-1).cpu().numpy()[: len(places)]
         return best
 
-    def _scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """(rows, labels) scores, and (rows,) positions of the right labels."""
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         return self.readout.scores(inputs), labels

@@ -50,11 +50,13 @@ class Slopes:
     Attributes:
         typical: median over examples of the root mean square slope along one direction.
         agreement: correlation between slopes at λ and at 2λ; near 1 where λ is large enough for
-            the number format and small enough for the curvature.
+            the number format and small enough for the curvature. None where that means nothing.
+        most: what a two-sided slope cannot exceed.
     """
 
     typical: float
-    agreement: float
+    agreement: float | None
+    most: float = math.inf
 
 
 def is_isolated(
@@ -161,9 +163,9 @@ def choose_scale(
     seen: list[tuple[float, Slopes]] = []
     for scale in candidates:
         seen.append((scale, measure_slopes(losses, batches, scale, directions)))
-        if seen[-1][1].agreement >= _WANTED_AGREEMENT:
+        if (seen[-1][1].agreement or 0.0) >= _WANTED_AGREEMENT:
             break
-    return max(seen, key=lambda pair: pair[1].agreement)
+    return max(seen, key=lambda pair: pair[1].agreement or 0.0)
 
 
 def measure_slopes(

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import first_order
+import kinds
 import numpy as np
 import pytest
 import torch
+from commands import command
 from refusals import Refusal
 
 import hushtune
@@ -174,6 +176,33 @@ def test_adapters_are_trained_and_saved_for_peft(train, encoder_folder):
     assert all(each.any() for each in moved)
 
 
+@pytest.mark.parametrize(
+    ("kind", "family", "tune"),
+    [
+        ("completion", "gpt2", "full"),
+        ("completion", "t5", "lora"),
+        ("multiple-choice", "llama", "lora"),
+        ("language-modelling", "llama", "full"),
+    ],
+)
+def test_text_is_learned_by_gradients_too(kind, family, tune, tiny, tmp_path, capsys):
+    data = str(kinds.write(kind, tmp_path / "train.jsonl"))
+    public = str(kinds.write(kind, tmp_path / "public.jsonl", rows=3))
+    summary = command(
+        capsys, "train", "--model.name", tiny(family), "--model.tune", tune, "--data.train", data,
+        "--data.eval", public, "--task.kind", kind, "--data.max-length", "48",
+        "--method.name", "dp-sgd", "--method.steps", "2", "--method.batch", "6",
+        "--privacy.epsilon", "8", "--output", str(tmp_path / "run"), *kinds.FLAGS.get(kind, ()),
+    )  # fmt: skip
+    assert summary["epsilon"] <= 8
+    before, after = (
+        {name: value for name, value in summary.items() if name.startswith(prefix)}
+        for prefix in ("zero_shot", "private")
+    )
+    assert before
+    assert all(value is not None for value in (before | after).values())
+
+
 def test_a_registry_counts_a_run_once_by_its_epsilon(train, tmp_path):
     path = tmp_path / "registry.jsonl"
     registry.create(path)
@@ -262,10 +291,10 @@ def test_a_run_can_be_evaluated_and_its_model_used(train, reviews, tmp_path, tun
 
 def test_commands_that_need_a_ledger_say_that_a_comparison_has_none(train, tmp_path, capsys):
     run, _ = train("run")
-    for command in ("privacy", "replay", "verify", "audit"):
-        flags = ["--out", tmp_path / "again"] if command == "replay" else []
-        line = shown_by(command, run, *flags, capsys=capsys, code=1)
-        expected = f"hushtune {command}: {run} holds a comparison run (dp-sgd), no ledger.\n"
+    for name in ("privacy", "replay", "verify", "audit"):
+        flags = ["--out", tmp_path / "again"] if name == "replay" else []
+        line = shown_by(name, run, *flags, capsys=capsys, code=1)
+        expected = f"hushtune {name}: {run} holds a comparison run (dp-sgd), no ledger.\n"
         assert line == expected
     assert not (tmp_path / "again").exists()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hushtune.tasks.metrics import exact_match, token_f1
+from hushtune.tasks.scores import exact_match, token_f1
 
 
 @pytest.mark.parametrize(

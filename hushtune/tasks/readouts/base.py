@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -91,6 +92,13 @@ class ReadOut(ABC):
     def dummy(self) -> Example:
         """What fills empty rows: as short as any example."""
         return self.encode(self.text_of(""))
+
+    def in_one_pass(self) -> ReadOut:
+        """A copy that calls each of the model's layers once a forward pass.
+
+        What follows gradients back through a layer wants that.
+        """
+        return copy.copy(self)
 
     def collate(self, examples: Sequence[Example], length: int) -> Inputs:
         """Tensors of shape (examples * sequences, length), padded on the right."""

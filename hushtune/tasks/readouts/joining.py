@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,12 @@ class Joining(ABC):
     @abstractmethod
     def scored(self, model: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """(rows, targets) log-likelihoods of the targets, and the targets."""
+
+    def in_one_pass(self) -> Joining:
+        """A copy that scores all targets at once; see `TokenLikelihoods`."""
+        twin = copy.copy(self)
+        twin._whole, twin._likelihoods = True, None
+        return twin
 
     def spaced(self, prompt: str, following: str) -> tuple[str, str]:
         """Both with the space between them, if any or none, in front of what follows.

@@ -6,6 +6,7 @@ as short ones.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,11 @@ class SequenceReadOut(ReadOut):
         super().__init__(model, joining.tokenizer, options, joining.max_tokens + 1)
         self.sequences = options
         self._joining = joining
+
+    def in_one_pass(self) -> SequenceReadOut:
+        twin = copy.copy(self)
+        twin._joining = self._joining.in_one_pass()
+        return twin
 
     def scores(self, inputs: Inputs) -> Tensor:
         each, targets = self._joining.scored(self.model, inputs)
