@@ -30,10 +30,11 @@ _SCALES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 #: Share of answers that should differ between the two ends of a direction.
 _WANTED_CHANGES = 0.25
 
-#: Texts whose answers are looked at, and directions, where every answer is written word by word.
-_WRITTEN = 8
-_DIRECTIONS_WRITTEN = 4
-_DIRECTIONS = 16
+#: Texts whose answers are looked at, and directions: where each text takes a pass for every one,
+#: where it takes a pass for every word as well, and where all of them are one product.
+_PASSES = (16, 8)
+_WRITTEN = (8, 4)
+_PRODUCTS = (48, 16)
 
 
 def for_objective(
@@ -63,9 +64,10 @@ def for_objective(
         return make_losses(task, probe.parameters, scales, directions, prefix, shapes)
 
     public = LabelledText(probe.task.texts, probe.task.labels, np.arange(probe.task.rows))
-    some = _some(public, _WRITTEN) if objective.writes else public
+    size = _WRITTEN if objective.writes else _PASSES
+    texts, count = _PRODUCTS if isinstance(probe.losses, HeadLosses) else size
+    some = _some(public, texts)
     telling = make(objective.telling_apart(), some)
-    count = _DIRECTIONS_WRITTEN if objective.writes else _DIRECTIONS
     tried = _SCALES if perturbation_scale is None else (perturbation_scale,)
     scale, changed = _first_enough(
         tried, lambda scale: _share_changed(telling, len(some.texts), scale, count)
