@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,6 @@ import pytest
 from conftest import write_reviews
 
 from hushtune.cli import main
-from hushtune.privacy import evaluations
-from hushtune.privacy.evaluations import Call
 
 _KINDS = {
     "classification": (
@@ -28,26 +28,32 @@ _KINDS = {
 
 
 class Runs:
-    """Run folders by kind of task."""
+    """Run folders by kind of task; the training data has 60 rows of 21 users."""
 
-    def __init__(self, tiny: Any, root: Path) -> None:
+    def __init__(self, tiny: Callable[[str], str], root: Path, folder: Path) -> None:
         self._tiny = tiny
         self._root = root
-        self.train = write_reviews(root / "train.jsonl", 60)
+        self._folder = folder
 
-    def copy(self, kind: str, folder: Path, *flags: str) -> Path:
+    def copy(self, kind: str = "classification", *flags: str) -> Path:
         """A finished run that a test may charge."""
-        name = "-".join([kind, *(flag.strip("-") for flag in flags)]).replace("/", "_")
-        finished = self._root / name
-        if not finished.exists():
-            family, task = _KINDS[kind]
-            chosen = flags if "--privacy" in flags else ("--privacy.epsilon", "4", *flags)
-            arguments = ["--model.name", self._tiny(family), "--data.train", self.train, *task]
-            arguments += ["--method.steps", "2", "--method.directions", "2", "--method.batch", "12"]
-            arguments += ["--data.max-length", "32", "--output", str(finished), *chosen, "--json"]
-            with pytest.raises(SystemExit, match="0"):
-                main(["train", *arguments])
-        return Path(shutil.copytree(finished, folder / "run"))
+        flags = flags or ("--privacy.epsilon", "4")
+        family, _ = _KINDS[kind]
+        finished = _train(self._tiny(family), self._root, kind, *flags)
+        return Path(shutil.copytree(finished, self._folder / "run"))
+
+
+@functools.cache
+def _train(model: str, root: Path, kind: str, *flags: str) -> Path:
+    folder = root / "-".join([kind, *flags]).replace("/", "_")
+    folder.mkdir(parents=True)
+    arguments = ["--model.name", model, "--output", str(folder / "run"), *_KINDS[kind][1]]
+    arguments += ["--data.train", write_reviews(folder / "train.jsonl", 60)]
+    arguments += ["--method.steps", "2", "--method.directions", "2", "--method.batch", "12"]
+    arguments += ["--data.max-completion-length", "8"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", *arguments, "--data.max-length", "32", *flags, "--json"])
+    return folder / "run"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -57,10 +63,6 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def rows_of(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
-
-def last_call(run: Path) -> Call:
-    return evaluations.read(run).calls[-1]
 
 
 class Command:
