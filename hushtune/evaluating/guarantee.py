@@ -49,6 +49,7 @@ def describe_call(call: Call) -> dict[str, Any]:
         "mechanism": plan.mechanism,
         "noise_multiplier": plan.noise_multiplier,
         "limit": facts.limit,
+        "largest": facts.largest,
     }
     if call.released is None:
         return described
