@@ -28,13 +28,18 @@ def read_data(
     Raises:
         DataError: naming the file and the row.
     """
-    data = _read(config.data.train, config, given or {}, with_units=True)
+    data = read_named(config.data.train, config, given or {}, with_units=True)
     if config.data.eval is None:
         return data, None
-    return data, _read(config.data.eval, config, given or {}, with_units=False)
+    return data, read_named(config.data.eval, config, given or {}, with_units=False)
 
 
-def _read(name: str, config: Config, given: GivenRows, *, with_units: bool) -> LabelledText:
+def read_named(name: str, config: Config, given: GivenRows, *, with_units: bool) -> LabelledText:
+    """Rows of a file, or those in memory that have this name.
+
+    Raises:
+        DataError: naming the file and the row.
+    """
     if name not in given:
         return read_labelled_text(name, config.data, config.task, with_units=with_units)
     rows = ((f"{name}, row {number}", row) for number, row in enumerate(given[name], start=1))

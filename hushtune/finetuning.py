@@ -15,6 +15,8 @@ from hushtune import run as runs
 from hushtune.comparison import run as comparison
 from hushtune.comparison.folder import read_header
 from hushtune.config import Config, ConfigError
+from hushtune.evaluating.private import Terms, evaluate_on_private
+from hushtune.evaluating.public import evaluate_on_public
 from hushtune.evaluation import GivenRows
 from hushtune.models.restore import TunedModel, load_tuned
 from hushtune.report.terminal import TerminalProgress
@@ -56,6 +58,23 @@ class Result:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self.tuned.tokenizer
+
+    def evaluate(self, data: str | Rows) -> dict[str, Any]:
+        """Exact metrics on data that is PUBLIC; see `evaluate_on_public`."""
+        return evaluate_on_public(self.folder, *_named(data))
+
+    def evaluate_privately(
+        self, data: str | Rows, *, epsilon: float, **terms: Any
+    ) -> dict[str, Any]:
+        """Noised metrics on data that is private, charged; see `evaluate_on_private`.
+
+        Args:
+            data: a file, or rows.
+            epsilon: ε of this call alone.
+            terms: `budget`, `unit` and the others of `hushtune.evaluating.private.Terms`.
+        """
+        name, given = _named(data)
+        return evaluate_on_private(self.folder, name, Terms(epsilon=epsilon, **terms), given=given)
 
     def predict(self, texts: Sequence[Any]) -> list[str]:
         """What the model answers; see `TunedModel.predict`."""
@@ -149,6 +168,13 @@ def _data_section(data: Any) -> tuple[dict[str, Any], dict[str, Iterable[Mapping
             if section[key] == name:
                 given[name] = _rows(key, value)
     return section, given
+
+
+def _named(data: str | Rows) -> tuple[str, GivenRows]:
+    """The name of evaluation data, and the rows in memory that it stands for."""
+    if isinstance(data, str):
+        return data, {}
+    return _IN_MEMORY["eval"], {_IN_MEMORY["eval"]: _rows("eval", data)}
 
 
 def _rows(key: str, value: Any) -> list[Mapping[str, Any]]:

@@ -15,8 +15,8 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
     ε is that of the planned steps, since the time of an early stop may depend on releases.
     """
     header = record.header
-    if "private" not in header or "plan" not in header:
-        raise LedgerError("line 1: the header holds no plan, so nothing can be said of privacy.")
+    if not {"private", "plan", "config"} <= header.keys():
+        raise LedgerError("line 1: the header is no run's, so nothing can be said of privacy.")
     steps = {
         "steps_charged": record.charges,
         "steps_released": len(record.releases),

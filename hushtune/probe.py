@@ -18,7 +18,7 @@ from hushtune.tasks.readouts import Example, ReadOut, example_length
 from hushtune.tasks.task import TextTask
 from hushtune.together import few_move, filled, moves_together, pays, slices_of_passes
 from hushtune.zo.directions import Directions
-from hushtune.zo.estimators import moves
+from hushtune.zo.estimators import Move, moves
 from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import Inputs, MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
@@ -172,6 +172,41 @@ def make_losses(
     return MovedLosses(
         task, parameters, scales, directions, prefix, moves_together(task.model, parameters, shapes)
     )
+
+
+class _Scores:
+    """A read-out's scores where losses at moved parameters are expected."""
+
+    def __init__(self, readout: ReadOut) -> None:
+        self._readout = readout
+
+    def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
+        """(rows of the micro-batch, labels) scores of the model as it is."""
+        del moves, charge
+        texts = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        with torch.inference_mode():
+            return self._readout.scores(texts).double().cpu().numpy()
+
+
+def isolated_shapes(readout: ReadOut, shapes: Sequence[Shape]) -> list[Shape]:
+    """The shapes, one row each where a row's scores depend on the others, on this machine.
+
+    Raises:
+        ProbeError: if the scores of a text on its own change from one pass to the next.
+    """
+    scores = _Scores(readout)
+
+    def isolated(shape: Shape) -> bool:
+        collate = _collated(readout, shape)
+        return is_isolated(scores, collate, shape.rows, scale=0.0, joined=True)
+
+    alone = [shape if isolated(shape) else replace(shape, rows=1) for shape in shapes]
+    if not all(isolated(shape) for shape in alone if shape not in shapes):
+        raise ProbeError(
+            "the scores of a text on its own change from one forward pass to the next; expected a "
+            "model without memory and without chance."
+        )
+    return alone
 
 
 def _dummy_data(loaded: LoadedModel) -> LabelledText:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hushtune.methods import Settings
-from hushtune.privacy.ledger import StepFailed
-from hushtune.privacy.steps import Steps, kind_of
+from hushtune.privacy.steps import Steps, prepared
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
 from hushtune.units import Units
@@ -54,7 +53,7 @@ def train(
         raise ValueError("Expected the ledger's plan to be the session's.")
     if steps.left and steps.ledger.header["private"] and not session.isolation_tried:
         raise ValueError("Expected a session whose isolation of examples was tried.")
-    losses = _losses(session, data)
+    losses = prepared(lambda: session.losses(session.optimised_task(data)))
     take_steps(steps, losses, session.update(), session.settings, data, after_step=after_step)
 
 
@@ -90,12 +89,3 @@ def take_steps(
         charge, released = steps.step(slopes_of)
         update.apply(charge, released)
         after_step(steps.ledger.charges)
-
-
-def _losses(session: Session, data: LabelledText) -> HeadLosses | MovedLosses:
-    """What evaluates losses of the private text; an error says nothing of what it met."""
-    try:
-        return session.losses(session.optimised_task(data))
-    except Exception as error:
-        failure = kind_of(error)
-    raise StepFailed(f"preparing the texts failed with {failure}; nothing was charged for it.")

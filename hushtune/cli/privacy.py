@@ -83,10 +83,15 @@ def _registry(flags: dict[str, Any]) -> int:
 
 
 def _run(path: Path, expected: str | None, *, as_json: bool) -> int:
-    path = path / "ledger.jsonl" if path.is_dir() else path
+    from hushtune.cli.evaluations import evaluations_of, show_evaluations
+
+    folder = path if path.is_dir() else None
+    path = path / "ledger.jsonl" if folder else path
     try:
         record = ledgers.read(path)
         guarantee = describe_guarantee(record)
+        if folder:
+            guarantee |= evaluations_of(folder, record)
         if expected is not None:
             guarantee |= _compare(record, expected, path)
     except ledgers.LedgerError as error:
@@ -98,6 +103,8 @@ def _run(path: Path, expected: str | None, *, as_json: bool) -> int:
         print(json.dumps(guarantee | {"ledger_ok": True}))
         return 0
     _show(guarantee)
+    if "evaluation" in guarantee:
+        show_evaluations(guarantee["evaluation"], guarantee["total"])
     return 0
 
 

@@ -36,22 +36,27 @@ class TunedModel:
     Example:
         >>> hushtune.load("runs/demo").predict(["My card has been stolen."])
         ['card_lost']
+
+    Attributes:
+        readout: where its answers are read.
+        labels: their names, of a task that has some.
+        shapes: the run's micro-batch shapes.
     """
 
     def __init__(self, readout: ReadOut, labels: Sequence[str], shapes: list[Shape]) -> None:
-        self._readout = readout
-        self._shapes = shapes
+        self.readout = readout
+        self.shapes = shapes
         self.labels = tuple(labels)
 
     @property
     def model(self) -> Any:
         """The tuned network; of a sentence encoder, the encoder with its label vectors."""
-        return self._readout.model
+        return self.readout.model
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return self._readout.tokenizer
+        return self.readout.tokenizer
 
     def predict(self, texts: Sequence[Any]) -> list[str]:
         """What the model answers: a label for each text, an option, or a completion.
@@ -63,19 +68,19 @@ class TunedModel:
         Raises:
             ConfigError: if the model was tuned for a task that has no answers.
         """
-        if isinstance(self._readout, CompletionReadOut):
-            return self._readout.complete(texts)
-        if isinstance(self._readout, ChatReadOut | DocumentReadOut):
+        if isinstance(self.readout, CompletionReadOut):
+            return self.readout.complete(texts)
+        if isinstance(self.readout, ChatReadOut | DocumentReadOut):
             raise ConfigError("task.kind: what was learned is text; use the model to generate it.")
         data = LabelledText.unlabelled(texts)
-        best = TextTask(self._readout, data, self._shapes).predictions()
-        if isinstance(self._readout, ChoicesReadOut):
+        best = TextTask(self.readout, data, self.shapes).predictions()
+        if isinstance(self.readout, ChoicesReadOut):
             return [text.options[index] for text, index in zip(texts, best, strict=True)]
         return [self.labels[index] for index in best]
 
     def evaluate(self, data: LabelledText) -> dict[str, float]:
         """The task's metrics on data, exactly."""
-        return evaluate(TextTask(self._readout, data, self._shapes))
+        return evaluate(TextTask(self.readout, data, self.shapes))
 
 
 def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:

@@ -2,9 +2,9 @@
 
 Each training run is entered before its first charge, with its whole plan, whether or not it is ever
 finished: another seed, another setting tried, a folder deleted and trained again are entries of
-their own. Evaluations on private data, and whatever else was released elsewhere, are entered by
-hand with their (ε, δ). The key is a name that the data's owner chooses. A hash of the data would be
-no key: it changes with every row that is added, and those who were there before stay.
+their own. So is each private evaluation of a registered run. Whatever else was released elsewhere
+is entered by hand with its (ε, δ). The key is a name that the data's owner chooses. A hash of the
+data would be no key: it changes with every row that is added, and those who were there before stay.
 
 A run's steps are reserved here, a hundredth of the plan at a time, before they are charged in its
 ledger. So a run folder that was set back, or copied and trained twice, cannot take more steps than
@@ -24,7 +24,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hushtune.privacy import chain
 from hushtune.privacy.chain import ChainError
@@ -32,6 +32,9 @@ from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan, require
 
 _GENESIS = chain.genesis("hushtune registry")
+
+#: What a run of its own ledger may be.
+Kind = Literal["training", "evaluation"]
 
 #: A run reserves this share of its steps at a time.
 _BLOCKS = 100
@@ -47,12 +50,12 @@ class Entry:
 
     Attributes:
         data: the data set's name.
-        what: "training", or what the person who entered it called it.
-        where: the run folder, or a note.
+        what: "training", "evaluation", or what the person who entered it called it.
+        where: the run folder, an evaluation's ledger, or a note.
         unit, adjacency: of its own guarantee.
-        plan: of a training run with privacy, else None.
+        plan: of a training run with privacy or of an evaluation, else None.
         spent: (ε, δ) of anything else; ε is infinite for training without privacy.
-        run: the identity of a training run, else "".
+        run: the identity of a training run or of an evaluation, else "".
     """
 
     data: str
@@ -143,6 +146,7 @@ class RegisteredRun:
         data: the data set's name.
         where: the run folder.
         ledger: the run's open ledger. Steps that are reserved and not charged are charged now.
+        kind: what the ledger is of.
 
     Raises:
         RegistryError: if there is no such registry, the run is known with another plan or data set,
@@ -151,7 +155,13 @@ class RegisteredRun:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, data: str, where: str, ledger: Ledger
+        self,
+        path: str | os.PathLike[str],
+        *,
+        data: str,
+        where: str,
+        ledger: Ledger,
+        kind: Kind = "training",
     ) -> None:
         self._path = path
         self._run = ledger.header["run"]
@@ -163,8 +173,8 @@ class RegisteredRun:
         with _opened(path) as (contents, append):
             known = [each for each in contents.entries if each.run == self._run]
             if not known:
-                append({"training": entry})
-            elif known[0] != _training(**entry | {"where": known[0].where}):
+                append({kind: entry})
+            elif known[0] != _run(kind, **entry | {"where": known[0].where}):
                 raise RegistryError(f"{path}: knows this run with another plan or data set.")
         self._reserved = contents.reserved.get(self._run, 0)
         if ledger.header["private"]:
@@ -266,7 +276,9 @@ def _accept(contents: Contents, content: dict[str, Any], *, first: bool) -> None
         case {"registry": {"format": 1}} if first:
             pass
         case {"training": dict(values)} if not first:
-            contents.entries.append(_training(**values))
+            contents.entries.append(_run("training", **values))
+        case {"evaluation": dict(values)} if not first:
+            contents.entries.append(_run("evaluation", **values))
         case {"spending": dict(values)} if not first:
             _require_spending(values)
             contents.entries.append(_spending(**values))
@@ -276,12 +288,12 @@ def _accept(contents: Contents, content: dict[str, Any], *, first: bool) -> None
             raise ValueError
 
 
-def _training(*, data: str, run: str, where: str, plan: Any = None) -> Entry:
+def _run(kind: Kind, *, data: str, run: str, where: str, plan: Any = None) -> Entry:
     if plan is None:
-        what = "training without privacy"
+        what = f"{kind} without privacy"
         return Entry(data, what, where, "example", "add-or-remove-one", run=run)
     bound = PrivacyPlan.from_json(plan)
-    return Entry(data, "training", where, bound.unit, bound.adjacency, bound, run=run)
+    return Entry(data, kind, where, bound.unit, bound.adjacency, bound, run=run)
 
 
 def _spending(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -91,6 +91,22 @@ class Steps:
         if not failure:
             raise KeyboardInterrupt
         raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
+
+
+Prepared = TypeVar("Prepared")
+
+
+def prepared(prepare: Callable[[], Prepared]) -> Prepared:
+    """What is made of private texts before a charge; an error says nothing of what it met.
+
+    Raises:
+        StepFailed: if it failed.
+    """
+    try:
+        return prepare()
+    except Exception as error:
+        failure = kind_of(error)
+    raise StepFailed(f"preparing the texts failed with {failure}; nothing was charged for it.")
 
 
 def kind_of(error: Exception) -> str:

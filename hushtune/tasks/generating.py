@@ -13,7 +13,12 @@ _ROWS = 16
 
 
 def complete(
-    model: nn.Module, tokenizer: Any, prompts: Sequence[Sequence[int]], *, most: int
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    most: int,
+    alone: bool = False,
 ) -> list[str]:
     """What a model writes after each prompt, taking the likeliest token each time.
 
@@ -22,6 +27,8 @@ def complete(
         tokenizer: the model's.
         prompts: their tokens.
         most: new tokens at most.
+        alone: whether each prompt is completed on its own, so that what follows it does not depend
+            on the others.
     """
     from transformers import GenerationConfig
 
@@ -38,8 +45,9 @@ def complete(
     # Prompts of about the same length together.
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     written: dict[int, str] = {}
-    for start in range(0, len(order), _ROWS):
-        places = order[start : start + _ROWS]
+    rows = 1 if alone else _ROWS
+    for start in range(0, len(order), rows):
+        places = order[start : start + rows]
         some = [prompts[place] for place in places]
         inputs = _padded(some, settings.pad_token_id or 0, left=not encoder_decoder)
         inputs = {name: tensor.to(network.device) for name, tensor in inputs.items()}

@@ -1,4 +1,7 @@
-"""How well a model does on public data: accuracy, exact match, F1 and perplexity."""
+"""How well a model does: accuracy, exact match, F1 and perplexity.
+
+Each of them is a weighted mean over rows, or exp of one.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +11,64 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hushtune.tasks.readouts import ChoicesReadOut, CompletionReadOut, SequenceReadOut
+from hushtune.tasks.measures import Measure, as_metric
+from hushtune.tasks.readouts import ChoicesReadOut, CompletionReadOut, ReadOut, SequenceReadOut
 from hushtune.tasks.scores import exact_match, token_f1
 from hushtune.tasks.task import TextTask
 from hushtune.tasks.texts import Completion
 
 
+def measure_of(readout: ReadOut) -> Measure:
+    """What is measured of a task that is read out like this."""
+    if isinstance(readout, CompletionReadOut):
+        return Measure(("f1", "exact_match"), "rows", 1.0)
+    if isinstance(readout, SequenceReadOut) and not isinstance(readout, ChoicesReadOut):
+        return Measure(("perplexity",), "tokens", math.log(len(readout.tokenizer)))
+    return Measure(("accuracy",), "rows", 1.0)
+
+
+def score_rows(task: TextTask, *, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's weight, (rows,), and its values, (rows, metrics); both float64.
+
+    Args:
+        alone: whether prompts are completed one by one. Those that are completed together are
+            padded to the longest of them, and round differently than on their own.
+    """
+    readout = task.readout
+    match measure_of(readout).names:
+        case ("perplexity",):
+            return _token_losses(readout, task)  # type: ignore[arg-type]
+        case ("f1", "exact_match"):
+            values = _of_answers(readout, task.texts, alone=alone)  # type: ignore[arg-type]
+        case _:
+            values = (task.predictions() == task.labels)[:, None].astype(np.float64)
+    return np.ones(task.rows), values
+
+
 def evaluate(task: TextTask) -> dict[str, float]:
     """The metrics of a task on its rows, the one that counts first."""
-    readout = task.readout
-    if isinstance(readout, CompletionReadOut):
-        return _of_answers(readout, task.texts)  # type: ignore[arg-type]
-    if isinstance(readout, SequenceReadOut) and not isinstance(readout, ChoicesReadOut):
-        return {"perplexity": _perplexity(readout, task)}
-    return {"accuracy": float(np.mean(task.predictions() == task.labels))}
+    names = measure_of(task.readout).names
+    weights, values = score_rows(task)
+    if not weights.sum():
+        return dict.fromkeys(names, math.nan)
+    means = (weights[:, None] * values).sum(axis=0) / weights.sum()
+    return {name: as_metric(name, float(mean)) for name, mean in zip(names, means, strict=True)}
 
 
-def _of_answers(readout: CompletionReadOut, texts: Sequence[Completion]) -> dict[str, float]:
-    answers = readout.complete([text.prompt for text in texts])
+def _of_answers(
+    readout: CompletionReadOut, texts: Sequence[Completion], *, alone: bool
+) -> np.ndarray:
+    """(rows, 2) F1 and exact match of what the model writes."""
+    answers = readout.complete([text.prompt for text in texts], alone=alone)
     pairs = [(answer, text.accepted) for answer, text in zip(answers, texts, strict=True)]
-    return {
-        "f1": float(np.mean([token_f1(*pair) for pair in pairs])),
-        "exact_match": float(np.mean([exact_match(*pair) for pair in pairs])),
-    }
+    return np.array([(token_f1(*pair), exact_match(*pair)) for pair in pairs]).reshape(-1, 2)
 
 
-def _perplexity(readout: SequenceReadOut, task: TextTask) -> float:
-    """exp of the mean loss of a token that is learned, over all rows."""
-    learned = np.array([readout.tokens_learned(example) for example in task.examples])
-    losses = np.zeros(task.rows)
+def _token_losses(readout: SequenceReadOut, task: TextTask) -> tuple[np.ndarray, np.ndarray]:
+    """(rows,) how many tokens of a row are learned, and (rows, 1) the mean loss of one."""
+    learned = np.array([readout.tokens_learned(example) for example in task.examples], np.float64)
+    losses = np.zeros((task.rows, 1))
     with torch.inference_mode():
         for places, inputs in task.micro_batches(np.arange(task.rows)):
-            losses[places] = task.losses(inputs).cpu().numpy()[: len(places)]
-    if not learned.sum():
-        return math.nan
-    mean = float((losses * learned).sum() / learned.sum())
-    return math.exp(mean) if mean < 700 else math.inf
+            losses[places, 0] = task.losses(inputs).cpu().numpy()[: len(places)]
+    return learned, losses

@@ -27,12 +27,16 @@ from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch, MovedLosses
 _WANTED_AGREEMENT = 0.9
 
 
-class Losses(Protocol):
-    """Evaluates per-example losses at moved parameters."""
+class LossesOfInputs(Protocol):
+    """Evaluates per-example losses of a micro-batch at moved parameters."""
 
     def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows of the micro-batch, moves) losses, dummy rows included."""
         ...
+
+
+class Losses(LossesOfInputs, Protocol):
+    """Evaluates per-example losses at moved parameters."""
 
     def at(self, rows: np.ndarray, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows, moves) losses of rows of the data."""
@@ -60,7 +64,7 @@ class Slopes:
 
 
 def is_isolated(
-    losses: Losses,
+    losses: LossesOfInputs,
     collate: Callable[[Sequence[int]], Inputs],
     rows: int,
     scale: float,

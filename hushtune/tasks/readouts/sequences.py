@@ -81,10 +81,15 @@ class CompletionReadOut(SequenceReadOut):
     def text_of(self, words: str) -> Completion:
         return as_completion(words)
 
-    def complete(self, prompts: Sequence[str]) -> list[str]:
-        """What the model writes after each prompt, taking the likeliest token each time."""
+    def complete(self, prompts: Sequence[str], *, alone: bool = False) -> list[str]:
+        """What the model writes after each prompt, taking the likeliest token each time.
+
+        Args:
+            alone: whether each prompt is completed on its own.
+        """
         tokens = [self._joining.prompt(self._plain(prompt)) for prompt in prompts]
-        return complete(self.model, self.tokenizer, tokens, most=self._joining.max_targets)
+        most = self._joining.max_targets
+        return complete(self.model, self.tokenizer, tokens, most=most, alone=alone)
 
 
 class ChoicesReadOut(SequenceReadOut):

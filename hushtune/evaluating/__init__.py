@@ -1,0 +1,1 @@
+"""How well a finished run does: exactly, on public data, or with noise, on private data."""
