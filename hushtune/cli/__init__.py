@@ -11,6 +11,7 @@ from pathlib import Path
 COMMANDS = {
     "train": ("train", "adapt a model to private text, or go on where a run stopped"),
     "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
+    "tune": ("tune", "the best of several settings, chosen and paid for privately"),
     "eval": ("evaluate", "how well a run's model does on public data"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
     "audit": ("audit", "an empirical lower bound on ε, from attacks on the code as it runs"),

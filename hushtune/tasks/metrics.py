@@ -6,7 +6,7 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ def evaluate(task: TextTask) -> dict[str, float]:
     if isinstance(readout, SequenceReadOut) and not isinstance(readout, ChoicesReadOut):
         return {"perplexity": _perplexity(readout, task)}
     return {"accuracy": float(np.mean(task.predictions() == task.labels))}
+
+
+def score(metrics: Mapping[str, float]) -> float:
+    """A number that is the larger the better the metrics are, by the one that counts."""
+    name, value = next(iter(metrics.items()))
+    if math.isnan(value):
+        return -math.inf
+    return -value if name == "perplexity" else value
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
