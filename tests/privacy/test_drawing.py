@@ -93,6 +93,14 @@ def test_the_ends_are_settled():
     assert SecretDraws(random_bytes=source).number_of_runs(stopping) > 1000
 
 
+def test_what_follows_the_last_weight_is_allowed_for():
+    """One run has a little less than a half, by less than the weights that are left out."""
+    stopping = NegativeBinomial(1.0, 0.5 - 2**-54)
+    assert runs_at(stopping, 2**15 - 1, 16) is None
+    assert runs_at(stopping, 2**15 - 2, 16) == 1
+    assert runs_at(stopping, 2**15 + 1, 16) == 2
+
+
 @pytest.mark.parametrize("bound", [1, 2, 3, 7, 18, 255, 256])
 def test_a_choice_is_uniform(bound):
     drawn = Counter()
