@@ -6,6 +6,7 @@ import decimal
 from typing import Any
 
 from hushtune.privacy import PrivacyPlan, accounting, group_privacy
+from hushtune.privacy.accounting.search import ACCOUNTANT_OF_SEARCH
 from hushtune.privacy.ledger import LedgerError, Record
 
 
@@ -32,9 +33,9 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
         }
     try:
         plan = PrivacyPlan.from_json(header["plan"])
-    except (TypeError, ValueError) as error:
+        epsilon = plan.epsilon()
+    except (TypeError, KeyError, ValueError) as error:
         raise LedgerError(f"line 1: the header's plan cannot be used: {error}") from None
-    epsilon = plan.epsilon()
     return {
         "private": True,
         "epsilon": epsilon,
@@ -59,11 +60,20 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
             )
             for size in (2, 5, 10)
         ],
-        "accountant": accounting.ACCOUNTANT,
+        **_search(plan),
+        "accountant": accounting.ACCOUNTANT if plan.search is None else ACCOUNTANT_OF_SEARCH,
         "accountant_version": accounting.ACCOUNTANT_VERSION,
         **steps,
         "exclusions": exclusions(header),
     }
+
+
+def _search(plan: PrivacyPlan) -> dict[str, Any]:
+    """What a search adds to the terms; ε is that of all its runs."""
+    if plan.search is None:
+        return {}
+    stopping = plan.search.stopping
+    return {"search": {**stopping.to_json(), "expected_runs": stopping.mean}}
 
 
 def exclusions(header: dict[str, Any]) -> list[str]:
@@ -85,7 +95,14 @@ def exclusions(header: dict[str, Any]) -> list[str]:
             "keep nothing of them and to write nothing down."
         )
     registry = header["config"].get("privacy", {}).get("registry")
-    others = "Other runs on the same data, and settings tried before this run, add to ε"
+    tried = "settings tried before this run"
+    if "search" in header["plan"]:
+        tried = "settings tried outside of the search"
+        sentences.append(
+            "How long the search took, as somebody at the terminal or on the machine sees it; that "
+            "tells about how many runs there were."
+        )
+    others = f"Other runs on the same data, and {tried}, add to ε"
     return [
         *sentences,
         "Whoever runs the training, and the machine it runs on, are trusted with the data.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,12 +21,13 @@ from hushtune import methods
 from hushtune.answers import for_objective
 from hushtune.config import ADAPTERS, Config, ConfigError, check_units, from_values
 from hushtune.memory import room
-from hushtune.methods import Settings
+from hushtune.methods import Budget, Settings
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.models.offload import refuse_moving_files, stored
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.accounting.search import PrivateSearch
 from hushtune.privacy.ledger import LedgerError
 from hushtune.probe import (
     LABEL_VECTORS,
@@ -161,7 +163,7 @@ class Session:
 
     @property
     def _features(self) -> FeatureStore | None:
-        return self.features if set(self.parameters) == {LABEL_VECTORS} else None
+        return self.features if is_head(self.parameters) else None
 
     @cached_property
     def objective(self) -> Objective | None:
@@ -194,18 +196,86 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         ConfigError: a setting that cannot be used with this model or this number of units.
         CouplingError, ProbeError: a model that cannot be trained privately.
     """
+    population = units if config.data.population is None else config.data.population
+    prepared = prepare(config, population=population, try_isolation=try_isolation)
+    return prepared.session(config)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model and what was found of it on public text: all that a session does not settle.
+
+    Attributes:
+        loaded, tune, probe, isolation_tried: as in a session.
+        head_only: whether only a head moves.
+        population: number of units, as it is public.
+    """
+
+    loaded: LoadedModel
+    tune: str
+    head_only: bool
+    population: int
+    probe: Probe
+    isolation_tried: bool
+
+    def session(self, config: Config, *, search: PrivateSearch | None = None) -> Session:
+        """A session with clip, noise and settings of this configuration.
+
+        Args:
+            config: the one that this was prepared for, or one whose method differs in what a probe
+                does not see (`seen_by_probe`).
+            search: the search that the run is part of, if any.
+
+        Raises:
+            ValueError: if no noise gives the ε that is asked for.
+        """
+        probe = self.probe
+        plan, settings = settle(
+            config,
+            budget_of(config, head_only=self.head_only, population=self.population),
+            population=self.population,
+            perturbation_scale=probe.perturbation_scale,
+            slopes=probe.slopes,
+            dtypes=(parameter.dtype for parameter in self.loaded.model.parameters()),
+            head_only=self.head_only,
+            search=search,
+        )
+        header = make_header(config, plan, settings, probe.parameters, versioned=_VERSIONED) | {
+            "shapes": [dataclasses.asdict(shape) for shape in probe.shapes],
+            "label_vectors": _pack_label_vectors(self.loaded),
+            "base_sha256": self.loaded.base_hash,
+        }
+        return Session(
+            config,
+            self.loaded,
+            self.tune,
+            probe.parameters,
+            header["moving"],
+            probe.shapes,
+            settings,
+            plan,
+            header,
+            probe,
+            isolation_tried=self.isolation_tried,
+        )
+
+
+def prepare(config: Config, *, population: int, try_isolation: bool = True) -> Prepared:
+    """Load the model and probe it on public text; raises what `begin` raises.
+
+    Args:
+        population: number of units, as it is public.
+        try_isolation: as for `begin`.
+    """
     if config.method.name == "dp-sgd":
         raise ConfigError(
             "method.name: dp-sgd is a comparison that `hushtune train` alone can run."
         )
-    population = units if config.data.population is None else config.data.population
     check_units(config, population)
     objective = objective_of(config.task)
     loaded, tune, parameters = load_moving(config)
-    head_only = set(parameters) == {LABEL_VECTORS}
-    budget = methods.budget(
-        config.method, config.privacy, head_only=head_only, population=population
-    )
+    head_only = is_head(parameters)
+    budget = budget_of(config, head_only=head_only, population=population)
     cost = costs(next(loaded.model.parameters()).device, all_move=tune == "full")
     # Streamed weights meet the rows of all moves at once.
     slices = 1 if config.model.offload == "none" else 2 * budget.directions
@@ -237,33 +307,24 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
             make_directions(config.seed, probe.parameters, budget.distribution),
             perturbation_scale=_given(config.method.perturbation_scale),
         )
-    plan, settings = settle(
-        config,
-        budget,
-        population=population,
-        perturbation_scale=probe.perturbation_scale,
-        slopes=probe.slopes,
-        dtypes=(parameter.dtype for parameter in loaded.model.parameters()),
-        head_only=head_only,
-    )
-    header = make_header(config, plan, settings, probe.parameters, versioned=_VERSIONED) | {
-        "shapes": [dataclasses.asdict(shape) for shape in probe.shapes],
-        "label_vectors": _pack_label_vectors(loaded),
-        "base_sha256": loaded.base_hash,
-    }
-    return Session(
-        config,
-        loaded,
-        tune,
-        probe.parameters,
-        header["moving"],
-        probe.shapes,
-        settings,
-        plan,
-        header,
-        probe,
-        isolation_tried=try_isolation,
-    )
+    return Prepared(loaded, tune, head_only, population, probe, try_isolation)
+
+
+def is_head(parameters: Mapping[str, nn.Parameter]) -> bool:
+    """Whether nothing moves but an encoder's label vectors."""
+    return set(parameters) == {LABEL_VECTORS}
+
+
+def budget_of(config: Config, *, head_only: bool, population: int) -> Budget:
+    """Directions, steps and batch of a configuration."""
+    return methods.budget(config.method, config.privacy, head_only=head_only, population=population)
+
+
+def seen_by_probe(config: Config, budget: Budget) -> tuple[Any, ...]:
+    """The settings of the method that what a probe finds depends on."""
+    method = config.method
+    seen = (budget.distribution, budget.directions, budget.batch)
+    return (*seen, method.perturbation_scale, method.micro_batch_tokens)
 
 
 def resume(header: dict[str, Any], *, model: str | None = None) -> Session:

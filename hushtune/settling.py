@@ -18,6 +18,7 @@ from hushtune.methods import Budget, Settings
 from hushtune.models.load import hash_tensors
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.accounting.search import PrivateSearch
 from hushtune.privacy.ledger import LedgerError
 from hushtune.zo.directions import Directions
 from hushtune.zo.probe import Slopes
@@ -35,6 +36,7 @@ def settle(
     slopes: Slopes,
     dtypes: Iterable[torch.dtype],
     head_only: bool,
+    search: PrivateSearch | None = None,
 ) -> tuple[Plan, Settings]:
     """Sampling, clip, noise and steps, and the method's settings.
 
@@ -45,6 +47,7 @@ def settle(
         slopes: of public examples, at λ.
         dtypes: of the model's parameters.
         head_only: whether only a head moves.
+        search: the search that the run is part of, if any.
 
     Raises:
         ValueError: if no noise gives the ε that is asked for.
@@ -60,7 +63,7 @@ def settle(
         typical,
         most=slopes.most * (2 if estimator == "one-sided" else 1),
     )
-    plan = _plan(config, budget, clip_norm, population)
+    plan = _plan(config, budget, clip_norm, population, search)
     settings = Settings(
         distribution=budget.distribution,
         estimator=estimator,
@@ -136,7 +139,19 @@ def make_update(
     )
 
 
-def _plan(config: Config, budget: Budget, clip_norm: float, population: int) -> Plan:
+def resolved_delta(config: Config, population: int) -> float:
+    """δ of a private run, as given or as `auto` stands for."""
+    delta = config.privacy.delta
+    return default_delta(config.privacy.mechanism, population) if delta == "auto" else delta
+
+
+def _plan(
+    config: Config,
+    budget: Budget,
+    clip_norm: float,
+    population: int,
+    search: PrivateSearch | None,
+) -> Plan:
     privacy = config.privacy
     if privacy.mechanism == "none":
         return PlainPlan(
@@ -146,12 +161,9 @@ def _plan(config: Config, budget: Budget, clip_norm: float, population: int) -> 
             steps=budget.steps,
             directions=budget.directions,
         )
-    delta = privacy.delta
-    if delta == "auto":
-        delta = default_delta(privacy.mechanism, population)
     return PrivacyPlan.for_epsilon(
         epsilon=privacy.epsilon or 0.0,
-        delta=delta,
+        delta=resolved_delta(config, population),
         mechanism=privacy.mechanism,
         adjacency=privacy.adjacency,
         unit=config.data.unit or "example",
@@ -161,4 +173,5 @@ def _plan(config: Config, budget: Budget, clip_norm: float, population: int) -> 
         steps=budget.steps,
         directions=budget.directions,
         clip_norm=clip_norm,
+        search=search,
     )

@@ -29,6 +29,7 @@ _TERMS = {
     "steps_released": ("released steps", "charged steps that moved the model"),
     "epsilon_of_charged_steps": ("ε of charged steps", "for information"),
     "directions": ("directions K", "noised integers that a step releases"),
+    "search": ("search", "the run is the best of randomly many; ε covers them all"),
     "accountant": ("accountant", "library that ε is computed with"),
     "accountant_version": ("accountant version", ""),
 }

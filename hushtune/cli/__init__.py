@@ -11,6 +11,7 @@ from pathlib import Path
 COMMANDS = {
     "train": ("train", "adapt a model to private text, or go on where a run stopped"),
     "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
+    "tune": ("tune", "the best of several settings, chosen and paid for privately"),
     "eval": (
         "evaluate",
         "how well a run's model does: exactly if data is public, else noised",

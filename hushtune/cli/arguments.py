@@ -28,6 +28,12 @@ def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
     config = Config()
     if rest and not rest[0].startswith("-"):
         config = configuration.load(rest.pop(0))
+    return over_file(f"{command} [run.yaml]", config, rest), as_json
+
+
+def over_file(command: str, config: Config, flags: Sequence[str]) -> Config:
+    """The configuration of a file, with what flags say in place of what it says."""
+    rest = list(flags)
     # As in the file, where `privacy: none` stands for the whole section.
     if "--privacy=none" in rest:
         rest[rest.index("--privacy=none")] = "--privacy.mechanism=none"
@@ -35,15 +41,14 @@ def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
         if rest[index : index + 2] == ["--privacy", "none"]:
             rest[index : index + 2] = ["--privacy.mechanism", "none"]
             break
-    config = parse_flags(
+    return parse_flags(
         Config,
         rest,
-        prog=f"hushtune {command} [run.yaml]",
+        prog=f"hushtune {command}",
         default=config,
         description="Settings as in the YAML file; --json prints a machine-readable result.",
         config=(tyro.conf.FlagConversionOff,),
     )
-    return config, as_json
 
 
 def parse_flags(

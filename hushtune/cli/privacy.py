@@ -144,7 +144,10 @@ def _show(guarantee: dict) -> None:
         "",
         {
             "claimed": f"[bold]{line}[/bold]",
-            "so far": f"ε = {rounded_up(guarantee['epsilon_of_charged_steps'])} after "
+            "search": _search(guarantee.get("search")),
+            "so far": None
+            if "search" in guarantee
+            else f"ε = {rounded_up(guarantee['epsilon_of_charged_steps'])} after "
             f"{guarantee['steps_charged']} of {guarantee['steps']} charged steps (informational)",
             "released": f"{guarantee['steps_released']} steps, "
             f"{guarantee['directions']} integers each",
@@ -158,6 +161,15 @@ def _show(guarantee: dict) -> None:
     console.print("not covered:")
     for sentence in guarantee["exclusions"]:
         console.print(f"  - {sentence}")
+
+
+def _search(search: dict | None) -> str | None:
+    if search is None:
+        return None
+    return (
+        f"ε is that of choosing the best of a secret number of runs, {search['expected_runs']:.4g} "
+        f"expected ({search['distribution']})"
+    )
 
 
 def _since(guarantee: dict) -> str:

@@ -35,6 +35,15 @@ def load(path: str | Path) -> Config:
     Raises:
         ConfigError: one line that names file and key and says what is accepted.
     """
+    return from_values(load_values(path), source=str(path))
+
+
+def load_values(path: str | Path) -> dict[str, Any]:
+    """The sections of a file, as they stand there.
+
+    Raises:
+        ConfigError: one line that names the file.
+    """
     try:
         values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -50,7 +59,7 @@ def load(path: str | Path) -> Config:
         raise ConfigError(f"{path}: not YAML ({_one_line(error)}).") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys such as model, data, task and privacy.")
-    return from_values(values, source=str(path))
+    return values
 
 
 def from_values(values: dict[str, Any], *, source: str = "config") -> Config:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hushtune.privacy import accounting
+from hushtune.privacy.accounting.search import PrivateSearch, Training
 from hushtune.privacy.sampling import representable_probability
 
 Mechanism = Literal["gaussian", "laplace"]
@@ -43,6 +44,7 @@ class PrivacyPlan:
         grid: the width of one integer step, a power of two.
         sensitivity: Δ = floor(C / grid), the bound on a unit's integer vector.
         noise_scale: s, the integer scale of the discrete noise; s/Δ is what is accounted.
+        search: the search that chose this run, if one did; the guarantee is the search's then.
     """
 
     mechanism: Mechanism
@@ -58,6 +60,7 @@ class PrivacyPlan:
     grid: float
     sensitivity: int
     noise_scale: int
+    search: PrivateSearch | None = None
 
     def __post_init__(self) -> None:
         for name in ("population", "steps", "directions", "sensitivity", "noise_scale"):
@@ -107,6 +110,9 @@ class PrivacyPlan:
             self.population,
             "small enough that population * sensitivity + 64 * noise_scale stays below 2^63",
         )
+        if self.search is not None:
+            accepted = "add-or-remove-one with a search"
+            require(self.adjacency == "add-or-remove-one", "adjacency", self.adjacency, accepted)
 
     @classmethod
     def for_epsilon(
@@ -123,12 +129,14 @@ class PrivacyPlan:
         steps: int,
         directions: int,
         clip_norm: float,
+        search: PrivateSearch | None = None,
     ) -> PrivacyPlan:
         """The plan with the least noise whose ε is at most `epsilon`.
 
         Args:
             expected_units: the expected number of units a step; q = expected_units / population,
                 rounded up to a multiple of 2^-32.
+            search: calibrated to that ε, where the run is one of a search's; its noise is taken.
 
         Raises:
             ValueError: if a value is out of range; the message names it and what is accepted.
@@ -147,15 +155,19 @@ class PrivacyPlan:
             f"below 1 / number of units = {1 / population:.3g}",
         )
         probability = representable_probability(expected_units / population)
-        noise_multiplier = accounting.calibrate(
-            mechanism=mechanism,
-            epsilon=epsilon,
-            delta=delta,
-            sampling_probability=probability,
-            steps=steps,
-            adjacency=adjacency,
-            directions=directions,
-        )
+        if search is not None:
+            training = Training(probability, steps, directions)
+            noise_multiplier = search.training(training).noise_multiplier
+        else:
+            noise_multiplier = accounting.calibrate(
+                mechanism=mechanism,
+                epsilon=epsilon,
+                delta=delta,
+                sampling_probability=probability,
+                steps=steps,
+                adjacency=adjacency,
+                directions=directions,
+            )
         return cls.with_noise(
             noise_multiplier=noise_multiplier,
             mechanism=mechanism,
@@ -168,6 +180,7 @@ class PrivacyPlan:
             steps=steps,
             directions=directions,
             clip_norm=clip_norm,
+            search=search,
         )
 
     @classmethod
@@ -213,7 +226,7 @@ class PrivacyPlan:
 
     @property
     def phase(self) -> accounting.Phase:
-        """The plan's steps, for adding up with others; under whichever adjacency is asked for."""
+        """The plan's steps alone, for adding up with others, under whichever adjacency."""
         return accounting.Phase(
             mechanism=self.mechanism,
             noise_multiplier=self.noise_multiplier,
@@ -224,7 +237,15 @@ class PrivacyPlan:
         )
 
     def epsilon(self, steps: int | None = None) -> float:
-        """ε after `steps` releases (default: all that are planned)."""
+        """ε after `steps` releases (default: all that are planned); of all of a search, always.
+
+        Raises:
+            ValueError: if the plan is none of those that its search accounts for.
+        """
+        if self.search is not None:
+            accepted = "that of a search which accounts for this plan"
+            require(self.search.covers(self.phase), "search", self.search.to_json(), accepted)
+            return self.search.epsilon(self.delta)
         return accounting.epsilon(
             mechanism=self.mechanism,
             noise_multiplier=self.noise_multiplier,
@@ -249,12 +270,17 @@ class PrivacyPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, for the ledger's header."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        del values["search"]
+        return values if self.search is None else values | {"search": self.search.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PrivacyPlan:
         """The plan that `to_json` wrote, validated again."""
-        return cls(**values)
+        if "search" not in values:
+            return cls(**values)
+        search = PrivateSearch.from_json(values["search"])
+        return dataclasses.replace(cls(**{**values, "search": None}), search=search)
 
 
 def require_clip_norm(clip_norm: float) -> None:

@@ -89,7 +89,7 @@ def _part(entry: Entry, unit: str, adjacency: str) -> Phase | Spent:
     if entry.epsilon == math.inf:
         raise _Unbounded(f"{name} hides nothing")
     if entry.unit == unit:
-        if entry.plan is not None:
+        if entry.plan is not None and entry.plan.search is None:
             return entry.plan.phase  # the same steps, under whichever adjacency is asked for
         if entry.adjacency == adjacency:
             return Spent(entry.epsilon, entry.delta)

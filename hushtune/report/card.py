@@ -78,11 +78,22 @@ def _guarantee(header: dict[str, Any]) -> str:
     return (
         f"ε = {rounded_up(plan.epsilon())}, δ = {rounded_up(plan.delta)}, per {plan.unit}, "
         f"{plan.adjacency}.\n\n"
+        f"{_search(plan)}"
         f"Every one of {plan.steps} steps released {plan.directions} sums of clipped numbers over "
         f"a Poisson sample (q = {plan.sampling_probability:.6g}), each with discrete "
         f"{plan.mechanism} noise of {plan.noise_multiplier:.6g} × the clip {plan.clip_norm:.6g}. "
         "The ledger of the run holds them, and `hushtune verify` checks that they make this "
         "model.\n"
+    )
+
+
+def _search(plan: PrivacyPlan) -> str:
+    if plan.search is None:
+        return ""
+    return (
+        "That is the price of the search for settings which this run is the best of: a secret "
+        f"number of runs, {plan.search.stopping.mean:.4g} expected, of which nothing else was "
+        "released.\n\n"
     )
 
 

@@ -6,7 +6,7 @@ Each of them is a weighted mean over rows, or exp of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,6 +53,14 @@ def evaluate(task: TextTask) -> dict[str, float]:
         return dict.fromkeys(names, math.nan)
     means = (weights[:, None] * values).sum(axis=0) / weights.sum()
     return {name: as_metric(name, float(mean)) for name, mean in zip(names, means, strict=True)}
+
+
+def score(metrics: Mapping[str, float]) -> float:
+    """A number that is the larger the better the metrics are, by the one that counts."""
+    name, value = next(iter(metrics.items()))
+    if math.isnan(value):
+        return -math.inf
+    return -value if name == "perplexity" else value
 
 
 def _of_answers(

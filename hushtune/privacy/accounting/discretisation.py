@@ -76,6 +76,11 @@ class Drawn:
     scale: int
 
 
+def variation(drawn: Sequence[Drawn]) -> float:
+    """Total variation distance of all this integer noise from rounded noise, at most."""
+    return sum(each.coordinates * _VARIATION[each.mechanism] / each.scale**2 for each in drawn)
+
+
 def integer_epsilon(
     epsilon_at: Callable[[float], float], delta: float, drawn: Sequence[Drawn]
 ) -> float:
@@ -112,5 +117,4 @@ def integer_epsilon(
     charged_as_epsilon = charge_ratio(epsilon_at, delta, ratio, log_tail)
     if 2 * ratio <= _NEGLIGIBLE * charged_as_epsilon < math.inf:
         return charged_as_epsilon
-    distance = sum(each.coordinates * _VARIATION[each.mechanism] / each.scale**2 for each in drawn)
-    return min(charged_as_epsilon, charge_delta(epsilon_at, delta, distance))
+    return min(charged_as_epsilon, charge_delta(epsilon_at, delta, variation(drawn)))

@@ -1,0 +1,492 @@
+"""Choosing settings privately, from the command line: what is released, and what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import command, refusal
+from conftest import write_reviews
+
+from hushtune import tuning
+from hushtune.cli import main
+from hushtune.config.searching import configurations, load_search
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy import registry as registries
+from hushtune.privacy.accounting import composed_epsilon
+from hushtune.privacy.accounting.stopping import Poisson
+from hushtune.privacy.charged_search import ChargedSearch
+from hushtune.privacy.drawing import SecretDraws
+from hushtune.privacy.ledger import StepFailed
+from hushtune.privacy.plan import PrivacyPlan
+from hushtune.privacy.unpublished import UnpublishedLedger
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "search.yaml"
+
+SEARCH = """
+data: {{train: {train}, eval: {public}, max_length: 32}}
+model: {{name: {model}}}
+task: {{labels: {{negative: it was terrible, positive: it was great}}}}
+method: {{steps: 5, batch: 12, directions: 4}}
+privacy: {{epsilon: 4}}
+search:
+  over: {{method.learning_rate: [0.1, 1], method.clip_norm: [1, 8]}}
+  expected_runs: 2
+output: {output}
+"""
+
+
+@pytest.fixture
+def search_file(encoder_folder: str, reviews: str, tmp_path: Path) -> str:
+    """A search of four configurations with a tiny encoder; its folder is runs/best."""
+    public = write_reviews(tmp_path / "public.jsonl", 30, seed=1)
+    (tmp_path / "search.yaml").write_text(
+        SEARCH.format(
+            train=reviews,
+            public=public,
+            model=encoder_folder,
+            output=tmp_path / "runs" / "best",
+        )
+    )
+    return str(tmp_path / "search.yaml")
+
+
+@pytest.fixture
+def number_of_runs(monkeypatch):
+    """Makes a search run so often; nothing but a test can."""
+
+    def fix(runs: int) -> None:
+        monkeypatch.setattr(SecretDraws, "number_of_runs", lambda *_: runs)
+
+    return fix
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(each.relative_to(folder) for each in folder.rglob("*") if each.is_file())
+
+
+def test_the_winner_is_a_run_folder_that_claims_the_epsilon_of_the_search(
+    search_file, tmp_path, capsys
+):
+    summary = command(capsys, "tune", search_file)
+    runs = tmp_path / "runs"
+    assert [each.name for each in runs.iterdir()] == ["best"]
+    best = runs / "best"
+    assert {each.name for each in best.iterdir()} == {
+        "config.yaml", "ledger.jsonl", "metrics.jsonl", "model", "privacy.json", "summary.json",
+    }  # fmt: skip
+    assert summary == json.loads((best / "summary.json").read_text())
+    assert summary.keys() == {
+        "zero_shot_accuracy", "private_accuracy", "epsilon", "delta", "steps", "ledger_head",
+        "moved_sha256",
+    }  # fmt: skip
+
+    plan = PrivacyPlan.from_json(ledgers.read(best / "ledger.jsonl").header["plan"])
+    one_run = composed_epsilon([plan.phase], delta=plan.delta)
+    assert one_run < 3
+    assert 3.99 < summary["epsilon"] <= 4
+    guarantee = command(capsys, "privacy", str(best))
+    assert guarantee["epsilon"] == summary["epsilon"]
+    assert guarantee["epsilon_of_charged_steps"] == summary["epsilon"]
+    assert guarantee["group_privacy"][0]["epsilon"] == 2 * summary["epsilon"]
+    assert guarantee["search"]["expected_runs"] == pytest.approx(2)
+    assert any("How long the search took" in each for each in guarantee["exclusions"])
+    assert any("outside of the search" in each for each in guarantee["exclusions"])
+    assert "ε = 4, δ = 1e-05" in (best / "model" / "README.md").read_text()
+    assert "a secret number of runs, 2 expected" in (best / "model" / "README.md").read_text()
+
+    checked = command(capsys, "verify", str(best))
+    assert checked["verified"]
+    ended = {check["name"]: check["status"] for check in checked["checks"]}
+    assert ended.pop("ledger head") == "not applicable"
+    assert set(ended.values()) == {"passed"}
+    assert "ε = 4" in json.loads((best / "certificate.json").read_text())["claim"]
+    command(capsys, "replay", str(best), "--out", str(tmp_path / "again"))
+    weights = Path("model") / "label_vectors.safetensors"
+    assert (tmp_path / "again" / weights).read_bytes() == (best / weights).read_bytes()
+
+
+def test_a_finished_search_is_left_as_it_is_and_no_other_one_takes_its_folder(
+    search_file, tmp_path, capsys
+):
+    summary = command(capsys, "tune", search_file)
+    before = {name: (tmp_path / "runs" / name).read_bytes() for name in files(tmp_path / "runs")}
+    assert command(capsys, "tune", search_file) == summary
+    assert command(capsys, "train", str(tmp_path / "runs" / "best" / "config.yaml")) == summary
+    after = {name: (tmp_path / "runs" / name).read_bytes() for name in files(tmp_path / "runs")}
+    assert after == before
+    for flags in (["--seed", "5"], ["--method.steps", "6"], ["--privacy.epsilon", "3"]):
+        assert "belongs to a different run" in refusal(capsys, "tune", search_file, *flags)
+    shutil.rmtree(tmp_path / "runs" / "best" / "model")
+    (tmp_path / "runs" / "best" / "summary.json").unlink()
+    assert "holds something else" in refusal(capsys, "tune", search_file)
+
+
+def test_nothing_that_is_shown_or_kept_tells_how_many_runs_there_were(
+    search_file, tmp_path, capfd, number_of_runs, monkeypatch
+):
+    """One run or four: the same lines, files and, but for the winner itself, contents."""
+    shown, kept, modes = [], [], []
+    for runs in (1, 4):
+        number_of_runs(runs)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main(["tune", search_file])
+        assert not exit_.value.code
+        said = capfd.readouterr()
+        lines = [line for line in said.out.splitlines() if "accuracy" not in line]
+        shown.append([line for line in lines if not set(line) <= set("0123456789abcdef ")])
+        shown[-1] = [line for line in shown[-1] if not line.startswith("ledger head")]
+        assert said.err.count("\r") <= 3  # the bar of the one model that is saved
+        kept.append(files(tmp_path / "runs"))
+        modes.append((tmp_path / "runs" / "best" / "ledger.jsonl").stat().st_mode)
+    assert shown[0] == shown[1]
+    assert kept[0] == kept[1]
+    assert modes[0] == modes[1]
+
+
+def test_no_file_tells_when_the_search_began_or_when_the_winner_ran(
+    search_file, tmp_path, capsys, number_of_runs, monkeypatch
+):
+    number_of_runs(3)
+    run, ended, written = tuning._run, [], []
+
+    def watched(*arguments: Any) -> Any:
+        before = files(tmp_path)
+        _, outcome = run(*arguments)
+        written.append(files(tmp_path) != before)
+        ended.append(time.time_ns())
+        time.sleep(0.05)  # coarser than the clock of file systems
+        return 10.0 - len(ended), outcome  # the first one wins
+
+    monkeypatch.setattr(tuning, "_run", watched)
+    command(capsys, "tune", search_file)
+    assert written == [False, False, False]
+    best = tmp_path / "runs" / "best"
+    for path in (best, *best.rglob("*")):
+        found = path.stat()
+        assert min(found.st_mtime_ns, found.st_ctime_ns) > ended[-1], path
+
+
+def test_the_charge_is_durable_before_anything_is_drawn(search_file, tmp_path, capsys, monkeypatch):
+    record = tmp_path / "runs" / "best.search"
+    events: list[str] = []
+    fsync, urandom = os.fsync, os.urandom
+
+    def synced(file: int) -> None:
+        fsync(file)
+        if record.exists() and os.fstat(file).st_ino == record.stat().st_ino:
+            assert json.loads(record.read_text())["search"]["search"]["expected_runs"] == 2
+            events.append("charged")
+
+    def drawn(count: int) -> bytes:
+        events.append("drawn")
+        return urandom(count)
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr("hushtune.privacy.drawing.os.urandom", drawn)
+    monkeypatch.setattr("hushtune.settling.secrets.token_hex", lambda count: "0" * 2 * count)
+    command(capsys, "tune", search_file)
+    assert events[0] == "charged"
+    assert events.count("charged") == 1
+    assert "drawn" in events
+
+
+def test_a_charge_that_may_not_be_durable_ends_the_search(
+    search_file, tmp_path, capsys, monkeypatch
+):
+    def failing(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("hushtune.privacy.chain.os.fsync", failing)
+    monkeypatch.setattr(
+        SecretDraws, "number_of_runs", lambda *_: pytest.fail("drawn without a charge")
+    )
+    assert "the disk is full" in refusal(capsys, "tune", search_file)
+
+
+SEARCHING = """
+import os, sys, time
+from hushtune import tuning
+from hushtune.cli import main
+from hushtune.cli import main
+
+run = tuning._run
+
+def slow(*arguments):
+    score, outcome = run(*arguments)
+    print("ran", flush=True)
+    time.sleep(600)
+
+tuning._run = slow
+main(["tune", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_is_killed_leaves_its_charge_and_nothing_else(
+    how, search_file, tmp_path, capsys
+):
+    inherited = {"PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")}
+    (tmp_path / "scratch").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", SEARCHING, search_file],
+        env=os.environ | inherited,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("ran" in line.split() for line in process.stdout)
+        busy = refusal(capsys, "tune", search_file)
+        process.send_signal(how)
+        assert process.wait(timeout=60) != 0
+    assert "another process is searching here" in busy
+    assert files(tmp_path / "runs") == [Path("best.search")]
+    assert files(tmp_path / "scratch") == []
+    for _ in range(2):
+        lost = refusal(capsys, "tune", search_file)
+        assert "was charged here and did not end, so it is lost" in lost
+    assert files(tmp_path / "runs") == [Path("best.search")]
+
+
+def test_a_record_that_was_cut_short_is_a_charge(search_file, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "best.search").write_bytes(b'{"sear')
+    assert "is lost" in refusal(capsys, "tune", search_file)
+
+
+def test_a_refusal_before_the_charge_leaves_nothing(search_file, tmp_path, capsys):
+    rows = (tmp_path / "train.jsonl").read_text()
+    (tmp_path / "train.jsonl").write_text(rows + '{"text": "fine", "label": "unheard of"}\n')
+    assert "unheard of" in refusal(capsys, "tune", search_file)
+    assert files(tmp_path / "runs") == []
+    (tmp_path / "train.jsonl").write_text(rows)
+    command(capsys, "tune", search_file)
+
+
+class Drawn(SecretDraws):
+    """Draws that a test has chosen."""
+
+    def __init__(self, *choices: int) -> None:
+        super().__init__()
+        self.choices = list(choices)
+
+    def number_of_runs(self, stopping: object) -> int:
+        return len(self.choices)
+
+    def below(self, bound: int) -> int:
+        return self.choices.pop(0)
+
+
+def best_of(scores: dict[str, list[float]], draws: Drawn) -> str:
+    """Which run is chosen where those of a configuration score like this, in turn."""
+    terms: Any = type("Terms", (), {"stopping": Poisson(5.0)})
+    counts = dict.fromkeys(scores, 0)
+
+    def run(choice: Any) -> tuple[float, str]:
+        counts[choice["name"]] += 1
+        return scores[choice["name"]].pop(0), f"{choice['name']}{counts[choice['name']]}"
+
+    return tuning.best_of(terms, [{"name": name} for name in scores], run, draws=draws)
+
+
+def test_the_best_run_is_chosen_and_of_several_the_first():
+    assert best_of({"a": [0.5, 0.7], "b": [0.6]}, Drawn(0, 1, 0)) == "a2"
+    assert best_of({"a": [0.7, 0.7], "b": [0.7]}, Drawn(1, 0, 0)) == "b1"
+    assert best_of({"a": [float("-inf")]}, Drawn(0)) == "a1"
+
+
+def test_a_run_that_fails_ends_the_search_without_a_word_on_what_it_met():
+    def run(_: Any) -> Any:
+        raise RuntimeError("row 17 said: my account is OS-1565")
+
+    terms: Any = type("Terms", (), {"stopping": Poisson(5.0)})
+    with pytest.raises(StepFailed) as caught:
+        tuning.best_of(terms, [{}], run, draws=Drawn(0, 0))
+    assert str(caught.value) == "the search failed with RuntimeError; it is charged and lost."
+    assert caught.value.__context__ is None
+
+
+def test_a_search_whose_run_failed_is_lost(search_file, tmp_path, capsys, monkeypatch):
+    def failing(*_: object) -> None:
+        raise MemoryError("17 rows")
+
+    monkeypatch.setattr(tuning, "train_steps", failing)
+    assert "failed with MemoryError; it is charged and lost" in refusal(capsys, "tune", search_file)
+    monkeypatch.undo()
+    assert "is lost" in refusal(capsys, "tune", search_file)
+
+
+def test_every_run_draws_its_configuration_and_is_trained_as_planned(
+    search_file, capsys, number_of_runs, monkeypatch
+):
+    """Of 40 runs none may be of a fifth configuration; all four come but once in 24,000 times."""
+    number_of_runs(40)
+    drawn = []
+
+    def noted(header: Any, *_: object) -> Any:
+        ledger = UnpublishedLedger(dict(header))
+        drawn.append(
+            (header["settings"]["learning_rate"], header["plan"]["clip_norm"], header["plan"])
+        )
+        for _ in range(header["steps"]):
+            ledger.release(ledger.charge(), [0] * 4)
+        return 0.0, (ledger, {"accuracy": 0.0})
+
+    monkeypatch.setattr(tuning, "_run", noted)
+    command(capsys, "tune", search_file)
+    assert {each[:2] for each in drawn} == {(0.1, 1.0), (0.1, 8.0), (1.0, 1.0), (1.0, 8.0)}
+    plans = [PrivacyPlan.from_json(each[2]) for each in drawn]
+    assert len({plan.epsilon() for plan in plans}) == 1
+    assert {plan.search for plan in plans} == {plans[0].search}
+
+
+def test_a_plan_says_what_a_search_costs_before_it_is_charged(search_file, tmp_path, capsys):
+    plan = command(capsys, "tune", search_file, "--plan")
+    assert not (tmp_path / "runs").exists()
+    assert 3.99 < plan["epsilon"] <= 4
+    assert plan["expected_runs"] == pytest.approx(2)
+    assert len(plan["configurations"]) == 4
+    for each in plan["configurations"]:
+        assert each["settings"].keys() == {"method.learning_rate", "method.clip_norm"}
+        assert each["epsilon_of_one_run"] < 3
+        assert each["noise_multiplier"] > 1.1 * each["noise_multiplier_without_search"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["tune", search_file, "--plan"])
+    assert not exit_.value.code
+    assert "for the whole" in capsys.readouterr().out
+
+
+def test_a_search_is_entered_in_a_registry_before_it_is_drawn(
+    search_file, tmp_path, capsys, monkeypatch
+):
+    registry = tmp_path / "registry.jsonl"
+    flags = ["--privacy.registry", str(registry), "--data.identity", "reviews"]
+    missing = refusal(capsys, "tune", search_file, *flags)
+    assert "no such registry" in missing
+    assert files(tmp_path / "runs") == []
+    registries.create(registry)
+    number_of_runs = SecretDraws.number_of_runs
+
+    def after_entry(*arguments: Any) -> int:
+        (entry,) = registries.read(registry).entries
+        assert 3.99 < entry.epsilon <= 4
+        return number_of_runs(*arguments)
+
+    monkeypatch.setattr(SecretDraws, "number_of_runs", after_entry)
+    summary = command(capsys, "tune", search_file, *flags)
+    shown = command(capsys, "privacy", "--registry", str(registry))
+    (total,) = shown["totals"]
+    assert total["epsilon"] == pytest.approx(summary["epsilon"])
+    assert shown["entries"][0]["what"] == "search"
+
+
+REFUSED = {
+    "laplace": (["--privacy.mechanism", "laplace"], "privacy.mechanism"),
+    "replace-one": (["--privacy.adjacency", "replace-one"], "privacy.adjacency"),
+    "no privacy": (["--privacy.mechanism", "none", "--method.name", "mezo"], "privacy.mechanism"),
+    "mezo": (["--method.name", "mezo"], "method.name"),
+    "dp-sgd": (["--method.name", "dp-sgd"], "method.name"),
+    "no public data": (["--data.eval", "None"], "data.eval"),
+    "evaluations between": (["--eval-every", "2"], "eval_every"),
+    "no epsilon": (["--privacy.epsilon", "None"], "privacy.epsilon"),
+    "a large batch": (["--method.batch", "61"], "method.batch"),
+    "a large delta": (["--privacy.delta", "0.02"], "privacy.delta"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("plan", [[], ["--plan"]], ids=["tune", "plan"])
+def test_what_a_search_cannot_account_for_is_refused(kind, plan, search_file, tmp_path, capsys):
+    flags, key = REFUSED[kind]
+    assert f"{key}: " in refusal(capsys, "tune", search_file, *plan, *flags)
+    assert files(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{}", "expected a section with over"),
+        ("{over: {method.learning_rate: [1]}, runs: 3}", "expected a section with over"),
+        ("{over: {}}", "search.over"),
+        ("{over: {method.learning_rate: 1}}", "search.over"),
+        ("{over: [1, 2]}", "search.over"),
+        ("{over: {privacy.epsilon: [1, 2]}}", 'search.over: "privacy.epsilon" is not accepted'),
+        ("{over: {method.learning_rat: [1]}}", '"method.learning_rat" is not accepted'),
+        ("{over: {method.learning_rate: [1, 1]}}", "different configurations"),
+        ("{over: {method.learning_rate: [fast]}}", 'method.learning_rate: "fast"'),
+        ("{over: {method.learning_rate: [-1]}}", "method.learning_rate: -1"),
+        ("{over: {method.name: [mezo]}}", "method.name"),
+        ("{over: [{}], distribution: binomial}", "search.distribution"),
+        ("{over: [{}], expected_runs: 1}", "a number from 2 to 1000"),
+        ("{over: [{}], expected_runs: many}", "a number from 2 to 1000"),
+        ("{over: [{}], expected_runs: true}", "a number from 2 to 1000"),
+    ],
+)
+def test_a_section_that_makes_no_search_is_refused(section, said, search_file, tmp_path, capsys):
+    text = Path(search_file).read_text()
+    head, _, tail = text.partition("search:")
+    (tmp_path / "other.yaml").write_text(
+        f"{head}search: {section}\noutput:{tail.split('output:')[1]}"
+    )
+    assert said in refusal(capsys, "tune", str(tmp_path / "other.yaml"))
+
+
+def test_a_run_file_without_a_search_is_refused(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("privacy: {epsilon: 2}\n")
+    assert "expected a section" in refusal(capsys, "tune", str(tmp_path / "run.yaml"))
+    assert "expected a file" in refusal(capsys, "tune")
+
+
+def test_a_list_of_configurations_is_taken_as_it_is(search_file, tmp_path):
+    text = Path(search_file).read_text().replace(
+        "{method.learning_rate: [0.1, 1], method.clip_norm: [1, 8]}",
+        "[{method.learning_rate: 0.1}, {method.directions: 8, method.steps: 9}]",
+    )  # fmt: skip
+    Path(search_file).write_text(text)
+    first, second = (each.method for each in configurations(*load_search(search_file)))
+    assert (first.learning_rate, first.directions, first.steps) == (0.1, 4, 5)
+    assert (second.learning_rate, second.directions, second.steps) == ("auto", 8, 9)
+
+
+def test_the_example_is_a_search():
+    assert len(configurations(*load_search(EXAMPLE))) == 18
+
+
+def test_a_ledger_is_kept_in_memory_for_runs_of_a_search_alone():
+    with pytest.raises(ValueError, match="whose plan is one of a search"):
+        UnpublishedLedger({"steps": 4, "plan": {"steps": 4, "directions": 2}})
+
+
+def test_a_ledger_whose_search_counts_on_more_noise_than_it_has_claims_nothing(
+    search_file, tmp_path, capsys
+):
+    """As if the header named a candidate with more noise than the steps were released with."""
+    command(capsys, "tune", search_file)
+    header = ledgers.read(tmp_path / "runs" / "best" / "ledger.jsonl").header
+    (candidate,) = header["plan"]["search"]["candidates"]
+    candidate[0]["noise_multiplier"] *= 1.5
+    with ledgers.Ledger(tmp_path / "forged" / "ledger.jsonl", header):
+        pass
+    said = refusal(capsys, "privacy", str(tmp_path / "forged"))
+    assert "that of a search which accounts for this plan" in said
+
+
+def test_one_process_at_a_time(tmp_path):
+    record = tmp_path / "best.search"
+    with (
+        ChargedSearch(record),
+        pytest.raises(ledgers.LedgerError, match="another process is searching here"),
+    ):
+        ChargedSearch(record)
+    assert not record.exists()
