@@ -141,6 +141,15 @@ def read_begun(ledger: Path) -> Record | None:
     """
     if not ledger.exists() or b"\n" not in ledger.read_bytes():
         return None
+    return read_record(ledger)
+
+
+def read_record(ledger: Path) -> Record:
+    """What the ledger of a module's run says.
+
+    Raises:
+        LedgerError: if it does not verify, or is that of a run of another kind.
+    """
     record = ledgers.read(ledger)
     if "frozen_sha256" not in record.header:
         raise LedgerError(f"{ledger} is the ledger of a language model's run.")

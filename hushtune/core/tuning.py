@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from hushtune.config import Config, DataConfig, MethodConfig, PrivacyConfig
 from hushtune.core.examples import Fitted, LossesOf, Rows, rows_in
-from hushtune.core.preparing import prepare, require_same_module, update_of
-from hushtune.privacy import ledger as ledgers
+from hushtune.core.preparing import prepare, read_record, require_same_module, update_of
 from hushtune.trainer import AfterStep
 
 
@@ -104,6 +103,6 @@ def replay(module: nn.Module, ledger: str | Path) -> None:
     Raises:
         LedgerError: if the ledger does not verify, or began with other parameters.
     """
-    record = ledgers.read(ledger)
+    record = read_record(Path(ledger))
     moving = require_same_module(record.header, module)
     update_of(record.header, moving).replay(record.releases)

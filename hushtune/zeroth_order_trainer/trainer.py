@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
+from transformers.trainer_callback import CallbackHandler, ProgressCallback
 from transformers.trainer_utils import PredictionOutput
 
 from hushtune.config import ConfigError
@@ -18,50 +18,12 @@ from hushtune.report.terminal import TerminalProgress, describe_plan
 from hushtune.report.words import show
 from hushtune.zeroth_order_trainer.arguments import ZerothOrderArguments
 from hushtune.zeroth_order_trainer.evaluation import Evaluation, require_public
+from hushtune.zeroth_order_trainer.flow import Flow, ZerothOrderOutput, note_best
 from hushtune.zeroth_order_trainer.losses import LossFunction
 from hushtune.zeroth_order_trainer.preparing import Task, prepare_run
 from hushtune.zeroth_order_trainer.refused import RefusesOthers
 from hushtune.zeroth_order_trainer.rows import Collator, silent_libraries
 from hushtune.zeroth_order_trainer.saving import LEDGER, name_of, require_savable, save, upload
-
-
-class ZerothOrderOutput(NamedTuple):
-    """What `ZerothOrderTrainer.train` returns.
-
-    Attributes:
-        global_step: steps charged.
-        guarantee: ε with all its terms, as in `privacy.json`; it stands where `TrainOutput` has the
-            training loss, which is private.
-        metrics: numbers of the run, all public.
-    """
-
-    global_step: int
-    guarantee: dict[str, Any]
-    metrics: dict[str, float]
-
-    @property
-    def training_loss(self) -> float:
-        """Not there.
-
-        Raises:
-            AttributeError: always.
-        """
-        raise AttributeError(
-            "a training loss is computed from private rows and is not published; evaluate() gives "
-            "the loss on public ones, .guarantee what the run cost."
-        )
-
-
-class _Flow(DefaultFlowCallback):
-    """Says at which steps to evaluate and to save."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        last = state.global_step >= state.max_steps
-        if args.eval_strategy == "steps" and (last or state.global_step % args.eval_steps == 0):
-            control.should_evaluate = True
-        if args.save_strategy == "steps" and (last or state.global_step % args.save_steps == 0):
-            control.should_save = True
-        return control
 
 
 class ZerothOrderTrainer(RefusesOthers):
@@ -152,7 +114,7 @@ class ZerothOrderTrainer(RefusesOthers):
         self._run: Prepared | None = None
         self.state = TrainerState(eval_steps=args.eval_steps or 0, save_steps=args.save_steps)
         self.control = TrainerControl()
-        self.callback_handler = CallbackHandler([_Flow()], model, processing_class, None, None)
+        self.callback_handler = CallbackHandler([Flow()], model, processing_class, None, None)
         for callback in callbacks or []:
             self.add_callback(callback)
         self._tell("on_init_end")
@@ -232,7 +194,7 @@ class ZerothOrderTrainer(RefusesOthers):
         if not self.args.disable_tqdm:
             show(f"after step {self.state.global_step}", found)
         self._tell("on_evaluate", metrics=found)
-        self._note_best(found)
+        note_best(self.args, self.state, found)
         return found
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
@@ -323,18 +285,6 @@ class ZerothOrderTrainer(RefusesOthers):
     def _tell(self, event: str, **more: Any) -> None:
         told = self.callback_handler.call_event(event, self.args, self.state, self.control, **more)
         self.control = told
-
-    def _note_best(self, metrics: Mapping[str, float]) -> None:
-        name = self.args.metric_for_best_model
-        if name is None:
-            return
-        value = metrics.get(name if name.startswith("eval_") else f"eval_{name}")
-        best = self.state.best_metric
-        if value is not None and (
-            best is None or (value > best if self.args.greater_is_better else value < best)
-        ):
-            self.state.best_metric = value
-            self.state.best_global_step = self.state.global_step
 
     def _require_resuming(self, ledger: Path, wanted: bool | str | None) -> None:
         """Refuse to begin where a run has begun, and to go on where none has."""

@@ -15,6 +15,7 @@ import pytest
 from training import causal, documents, same, seq2seq_collator, trainer
 
 from hushtune import core
+from hushtune.cli import main
 from hushtune.config import ConfigError
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import LedgerError
@@ -127,3 +128,26 @@ def test_a_model_that_has_moved_is_not_the_one_to_go_on_with(begun):
     tuning.train(resume_from_checkpoint=True)
     with pytest.raises(LedgerError, match="do not start as the ledger says"):
         tuning.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("command", ["privacy", "replay", "verify"])
+def test_the_command_line_says_what_was_spent_and_leaves_the_module_to_its_code(
+    command, begun, capsys
+):
+    folder, out, _ = begun
+    arguments = {
+        "privacy": ["privacy", str(out / "ledger.jsonl")],
+        "replay": ["replay", str(out / "ledger.jsonl"), "--model", folder, "--out", str(out / "x")],
+        "verify": ["verify", str(out), "--model", folder],
+    }[command]
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "Traceback" not in said
+    if command == "privacy":
+        assert not exit_.value.code
+        assert "ε" in said
+    else:
+        assert exit_.value.code == 1
+        reasons = {"replay": "hushtune.core.replay makes it again", "verify": "lacks base_sha256"}
+        assert reasons[command] in said
