@@ -10,8 +10,16 @@ from hushtune import privacy
 if TYPE_CHECKING:
     from hushtune.finetuning import Result, finetune
     from hushtune.models.restore import TunedModel
+    from hushtune.zeroth_order_trainer import ZerothOrderArguments, ZerothOrderTrainer
 
-__all__ = ["Result", "finetune", "load", "privacy"]
+__all__ = [
+    "Result",
+    "ZerothOrderArguments",
+    "ZerothOrderTrainer",
+    "finetune",
+    "load",
+    "privacy",
+]
 __version__ = "0.1.0"
 
 
@@ -21,6 +29,10 @@ def __getattr__(name: str) -> Any:
         from hushtune import finetuning
 
         return getattr(finetuning, name)
+    if name in ("ZerothOrderArguments", "ZerothOrderTrainer"):
+        from hushtune import zeroth_order_trainer
+
+        return getattr(zeroth_order_trainer, name)
     raise AttributeError(f"module 'hushtune' has no attribute {name!r}")
 
 

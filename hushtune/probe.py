@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,7 +112,9 @@ def run_probe(
         return make_losses(task, moving, scales, directions, prefix, shapes)
 
     losses = make(task, shapes)
-    candidates = [perturbation_scale] if perturbation_scale else _candidates(loaded, moving)
+    candidates = (
+        [perturbation_scale] if perturbation_scale else candidate_scales(loaded.model, moving)
+    )
     if isolation:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
         alone = [replace(shape, rows=1) for shape in coupled]
@@ -217,10 +219,10 @@ def _dummy_data(loaded: LoadedModel) -> LabelledText:
     return LabelledText(texts, np.tile(labels, count), np.arange(len(texts)))
 
 
-def _candidates(loaded: LoadedModel, parameters: dict[str, nn.Parameter]) -> list[float]:
+def candidate_scales(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[float]:
     """λ to try: 1e-3 as in the literature; larger where small moves drown in 16-bit activations."""
-    activations = next(loaded.model.parameters()).dtype
-    adapters = len(parameters) < len(list(loaded.model.parameters())) / 2
+    activations = next(model.parameters()).dtype
+    adapters = len(parameters) < len(list(model.parameters())) / 2
     if activations != torch.float32 and adapters:
         return [1e-2, 3e-2]
     return [1e-3, 3e-3, 1e-2]

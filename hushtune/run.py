@@ -28,6 +28,7 @@ from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.steps import PrivateSteps, Steps
 from hushtune.report.card import model_card
 from hushtune.session import Session
+from hushtune.settling import registered_run
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import FeatureStore
 from hushtune.trainer import train as train_steps
@@ -81,14 +82,7 @@ def train(
     with Ledger(folder / LEDGER, session.header) as ledger:
         if ledger.charges == steps and (folder / "summary.json").exists():
             return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        registered = None
-        if config.privacy.registry is not None:
-            registered = RegisteredRun(
-                config.privacy.registry,
-                data=config.data.identity or "",
-                where=config.output,
-                ledger=ledger,
-            )
+        registered = registered_run(ledger, where=config.output)
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
         zero_shot = evaluations.at(0, "zero-shot")

@@ -334,8 +334,13 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
         model: where the base model is, if not where it was.
 
     Raises:
-        LedgerError: if the base model's weights are not the ones that the ledger began with.
+        LedgerError: if the base model's weights are not the ones that the ledger began with, or it
+            is the ledger of a module that only the code which made it knows.
     """
+    if "base_sha256" not in header:
+        raise LedgerError(
+            "the ledger is that of a module in memory; hushtune.core.replay makes it again."
+        )
     config = from_values(header["config"], source="ledger header")
     if model is not None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))

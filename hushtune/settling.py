@@ -19,7 +19,8 @@ from hushtune.models.load import hash_tensors
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.accounting.search import PrivateSearch
-from hushtune.privacy.ledger import LedgerError
+from hushtune.privacy.ledger import Ledger, LedgerError
+from hushtune.privacy.registry import RegisteredRun
 from hushtune.zo.directions import Directions
 from hushtune.zo.probe import Slopes
 from hushtune.zo.update import Update
@@ -120,6 +121,20 @@ def require_start(header: Mapping[str, Any], moving: Mapping[str, Tensor]) -> No
     """
     if hash_tensors(moving.items()) != header["start_sha256"]:
         raise LedgerError("the parameters that move do not start as the ledger says.")
+
+
+def registered_run(ledger: Ledger, *, where: str) -> RegisteredRun | None:
+    """Where the steps of a run are reserved, if its configuration names a registry.
+
+    Args:
+        ledger: the run's, open.
+        where: the run folder, as the registry will list it.
+    """
+    config = ledger.header["config"]
+    registry = config["privacy"]["registry"]
+    if registry is None:
+        return None
+    return RegisteredRun(registry, data=config["data"]["identity"], where=where, ledger=ledger)
 
 
 def make_update(

@@ -21,8 +21,8 @@ from hushtune.zo.head_losses import HeadLosses
 from hushtune.zo.losses import MovedLosses
 from hushtune.zo.update import Update
 
-#: Called after each step with the number of steps charged so far.
-AfterStep = Callable[[int], None]
+#: Called after each step with the number of steps charged so far; True ends the run there.
+AfterStep = Callable[[int], bool | None]
 
 
 def train(
@@ -74,7 +74,7 @@ def take_steps(
         update: applies releases to the parameters.
         settings: the method's.
         data: which rows a unit has.
-        after_step: told of every step that is done.
+        after_step: told of every step that is done; True ends the run there.
     """
     estimator, scale = settings.estimator, settings.perturbation_scale
     passes = moves(estimator, steps.ledger.header["plan"]["directions"], scale)
@@ -88,4 +88,5 @@ def take_steps(
     while steps.left:
         charge, released = steps.step(slopes_of)
         update.apply(charge, released)
-        after_step(steps.ledger.charges)
+        if after_step(steps.ledger.charges):
+            break

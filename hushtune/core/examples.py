@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hushtune.tasks.batches import Shape
 from hushtune.units import Units, group
 from hushtune.zo.losses import Inputs, MicroBatch
+from hushtune.zo.probe import ProbeError
 
 #: From the module and a micro-batch to one loss for each of its rows.
 LossesOf = Callable[[Any, Inputs], Tensor]
@@ -30,16 +33,14 @@ class Rows(Units):
     unit_of_row: np.ndarray
 
     @classmethod
-    def of(cls, data: Mapping[str, Tensor], units: Sequence[Hashable] | None) -> Rows:
-        """The rows of `data`, with the unit of each; None: every row is one.
+    def of(cls, count: int, units: Sequence[Hashable] | None) -> Rows:
+        """So many rows, with the unit of each; None: every row is one.
 
         Raises:
-            ValueError: if there are none, or names and tensors do not have the same number.
+            ValueError: if there are none, or one has no unit.
         """
-        counts = {len(tensor) for tensor in data.values()}
-        if len(counts) != 1 or not min(counts):
-            raise ValueError(f"Expected tensors of data with as many rows each, not {counts}.")
-        (count,) = counts
+        if not count:
+            raise ValueError("Expected at least one row of data.")
         if units is None:
             return cls(np.arange(count), np.arange(count))
         if len(units) != count:
@@ -49,8 +50,58 @@ class Rows(Units):
         return cls(*group(units))
 
 
-class Fitted:
+class Examples(ABC):
     """A module with its losses and its data: what `MovedLosses` evaluates.
+
+    Attributes:
+        module: the module.
+        shapes: of all micro-batches.
+    """
+
+    shapes: list[Shape]
+
+    def __init__(self, module: nn.Module, losses: LossesOf) -> None:
+        self.module = module
+        self._losses = losses
+
+    def losses(self, inputs: Inputs) -> Tensor:
+        """(rows,) losses of a micro-batch."""
+        rows = len(next(iter(inputs.values())))
+        found = self._losses(self.module, inputs)
+        if found.shape != (rows,):
+            raise ValueError(
+                f"Expected losses of shape {tuple(found.shape)} to be of shape ({rows},): one per "
+                "example."
+            )
+        return found
+
+    @abstractmethod
+    def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
+        """The given rows of the data in micro-batches filled up with a public example."""
+
+    @abstractmethod
+    def public_batches(self) -> list[MicroBatch]:
+        """Public examples in micro-batches, to measure slopes on."""
+
+    @abstractmethod
+    def of_public(self, shape: Shape, numbers: Sequence[int]) -> Inputs:
+        """A micro-batch of public examples by number, from 1 on; 0 is what fills empty rows."""
+
+    @abstractmethod
+    def separate(self, coupled: Sequence[Shape]) -> None:
+        """Give micro-batches of these shapes, whose rows touch each other, one row.
+
+        Raises:
+            ProbeError: if that is not for the examples to decide.
+        """
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What a ledger's header holds of the micro-batches."""
+
+
+class Fitted(Examples):
+    """Examples of one shape.
 
     Args:
         module: the module.
@@ -73,6 +124,7 @@ class Fitted:
         order: np.ndarray,
         micro_batch: int,
     ) -> None:
+        super().__init__(module, losses)
         if micro_batch < 1:
             raise ValueError(f"Expected {micro_batch=} to be at least 1.")
         if data.keys() != public.keys() or any(
@@ -80,39 +132,35 @@ class Fitted:
             for name in data
         ):
             raise ValueError("Expected data and public to have the same names, shapes and dtypes.")
-        self.module = module
         self.data = data
         self.public = public
         self.order = order
         self.micro_batch = micro_batch
-        self._losses = losses
+        self.shapes = [Shape(micro_batch, length=1)]
         if self._public_rows < 2:
             raise ValueError("Expected at least two public examples.")
 
-    def losses(self, inputs: Inputs) -> Tensor:
-        """(rows,) losses of a micro-batch."""
-        rows = len(next(iter(inputs.values())))
-        found = self._losses(self.module, inputs)
-        if found.shape != (rows,):
-            raise ValueError(
-                f"Expected losses of shape {tuple(found.shape)} to be of shape ({rows},): one per "
-                "example."
-            )
-        return found
-
     def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
-        """Rows of the data by place in `order`, in micro-batches filled up with a public one."""
         return self._micro_batches(self.data, self.order[rows])
 
     def public_batches(self) -> list[MicroBatch]:
-        """The public examples in micro-batches."""
         return list(self._micro_batches(self.public, np.arange(self._public_rows)))
 
-    def of_public(self, numbers: Sequence[int]) -> Inputs:
-        """A micro-batch of public examples by number, from 1 on; 0 is what fills empty rows."""
+    def of_public(self, shape: Shape, numbers: Sequence[int]) -> Inputs:
+        del shape
         others = self._public_rows - 1  # no number stands for the one that fills
         places = torch.tensor([1 + (number - 1) % others if number else 0 for number in numbers])
         return {name: tensor[places] for name, tensor in self.public.items()}
+
+    def separate(self, coupled: Sequence[Shape]) -> None:
+        raise ProbeError(
+            f"losses: those of {coupled[0].rows} examples depend on each other bit by bit, in this "
+            "module or on this machine; expected losses of each row alone (micro_batch=1 keeps "
+            "examples apart where only matrix products are to blame)."
+        )
+
+    def described(self) -> dict[str, Any]:
+        return {"micro_batch": self.micro_batch}
 
     @property
     def _public_rows(self) -> int:
@@ -129,3 +177,15 @@ class Fitted:
                 for name, tensor in examples.items()
             }
             yield MicroBatch(np.arange(start, start + len(taken)), inputs)
+
+
+def rows_in(data: Mapping[str, Tensor]) -> int:
+    """Number of rows that all of these tensors have.
+
+    Raises:
+        ValueError: if they do not have the same number.
+    """
+    counts = {len(tensor) for tensor in data.values()}
+    if len(counts) != 1:
+        raise ValueError(f"Expected tensors of data with as many rows each, not {counts}.")
+    return counts.pop()

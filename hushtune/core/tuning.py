@@ -9,40 +9,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from hushtune import methods
-from hushtune.config import (
-    Config,
-    DataConfig,
-    MethodConfig,
-    PrivacyConfig,
-    check_training,
-    check_units,
-    differences,
-    from_values,
-)
-from hushtune.core.examples import Fitted, LossesOf, Rows
-from hushtune.guarantee import describe_guarantee
-from hushtune.methods import Settings
-from hushtune.models.isolation import refuse_coupling
-from hushtune.privacy import PrivacyPlan
-from hushtune.privacy import ledger as ledgers
-from hushtune.privacy.ledger import Ledger, LedgerError
-from hushtune.privacy.steps import PrivateSteps
-from hushtune.probe import make_directions
-from hushtune.settling import make_header, make_update, require_start, settle
-from hushtune.trainer import AfterStep, take_steps
-from hushtune.zo.losses import MovedLosses
-from hushtune.zo.prefix import FrozenPrefix
-from hushtune.zo.probe import ProbeError, choose_scale, is_isolated
-from hushtune.zo.substitution import parameters_reached
-
-#: λ to try.
-_SCALES = (1e-3, 3e-3, 1e-2)
-
-#: Directions that slopes of public examples are measured along.
-_PROBED = 16
-
-_VERSIONED = ("hushtune", "torch", "opendp", "numpy", "scipy")
+from hushtune.config import Config, DataConfig, MethodConfig, PrivacyConfig
+from hushtune.core.examples import Fitted, LossesOf, Rows, rows_in
+from hushtune.core.preparing import prepare, read_record, require_same_module, update_of
+from hushtune.trainer import AfterStep
 
 
 @dataclass(frozen=True)
@@ -103,7 +73,7 @@ def tune(
         method: directions, steps, batch and so on; `dp-aggzo` with `auto` if left out.
         micro_batch: rows of a forward pass.
         seed: the public seed of the directions.
-        after_step: told of every step, with the number of steps so far.
+        after_step: told of every step, with the number of steps so far; True ends the run there.
 
     Raises:
         ValueError: what cannot be used, before the first step.
@@ -121,32 +91,10 @@ def tune(
         ),
         seed=seed,
     )
-    rows = Rows.of(data, units)
-    check_training(config)
-    check_units(config, rows.units)
-    module.eval()
-    refuse_coupling(module)
+    rows = Rows.of(rows_in(data), units)
     fitted = Fitted(module, losses, data, public, rows.order, micro_batch)
-    moving = _moving(module, parameters, fitted)
-    path = Path(ledger)
-    header = _known_header(path)
-    if header is None:
-        header = _new_header(config, fitted, moving, rows)
-    _require_same(header, config, fitted, moving, rows, path)
-    settings = Settings(**header["settings"])
-    directions = make_directions(seed, moving, settings.distribution)
-    moved = MovedLosses(fitted, moving, header["moving"], directions, FrozenPrefix([]))
-    if not is_isolated(moved, fitted.of_public, micro_batch, settings.perturbation_scale):
-        raise ProbeError(
-            f"losses: those of {micro_batch} examples depend on each other bit by bit, in this "
-            "module or on this machine; expected losses of each row alone (micro_batch=1 keeps "
-            "examples apart where only matrix products are to blame)."
-        )
-    with Ledger(path, header) as opened:
-        steps = PrivateSteps(opened, units=rows.units)
-        update = make_update(moving, header["moving"], directions, steps.plan, settings)
-        take_steps(steps, moved, update, settings, rows, after_step=after_step)
-    return Tuned(path, describe_guarantee(ledgers.read(path)))
+    prepared = prepare(config, fitted, rows, Path(ledger), parameters=parameters)
+    return Tuned(prepared.ledger, prepared.take_steps(after_step))
 
 
 def replay(module: nn.Module, ledger: str | Path) -> None:
@@ -155,93 +103,6 @@ def replay(module: nn.Module, ledger: str | Path) -> None:
     Raises:
         LedgerError: if the ledger does not verify, or began with other parameters.
     """
-    record = ledgers.read(ledger)
-    header = record.header
-    named = dict(module.named_parameters())
-    moving = {name: named[name] for name in header["moving"] if name in named}
-    require_start(header, moving)
-    settings, plan = Settings(**header["settings"]), PrivacyPlan.from_json(header["plan"])
-    directions = make_directions(header["public_seed"], moving, settings.distribution)
-    make_update(moving, header["moving"], directions, plan, settings).replay(record.releases)
-
-
-def _known_header(ledger: Path) -> dict[str, Any] | None:
-    """The header of a ledger that is gone on with."""
-    if not ledger.exists() or b"\n" not in ledger.read_bytes():
-        return None
-    return ledgers.read(ledger).header
-
-
-def _moving(
-    module: nn.Module, names: Iterable[str] | None, fitted: Fitted
-) -> dict[str, nn.Parameter]:
-    """The parameters that move and that the losses read."""
-    named = dict(module.named_parameters())
-    if names is None:
-        names = [name for name, each in named.items() if each.requires_grad]
-    names = list(names)
-    if missing := [name for name in names if name not in named]:
-        raise ValueError(f"Expected {missing[0]!r} to be a parameter of the module.")
-    chosen = {name: named[name] for name in names}
-    inputs = fitted.public_batches()[0].inputs
-    reached = parameters_reached(chosen, lambda: fitted.losses(inputs))
-    if not reached:
-        raise ProbeError("parameters: the losses do not depend on any that moves.")
-    return {name: each for name, each in chosen.items() if name in reached}
-
-
-def _new_header(
-    config: Config, fitted: Fitted, moving: dict[str, nn.Parameter], rows: Rows
-) -> dict[str, Any]:
-    """What is fixed for the run: settings by public examples, noise by the accountant."""
-    budget = methods.budget(config.method, config.privacy, head_only=False, population=rows.units)
-    directions = make_directions(config.seed, moving, budget.distribution)
-    given = config.method.perturbation_scale
-    scale, slopes = choose_scale(
-        MovedLosses(fitted, moving, dict.fromkeys(moving, 1.0), directions, FrozenPrefix([])),
-        fitted.public_batches(),
-        _SCALES if given == "auto" else (given,),
-        directions=_PROBED,
-    )
-    plan, settings = settle(
-        config,
-        budget,
-        population=rows.units,
-        perturbation_scale=scale,
-        slopes=slopes,
-        dtypes=(parameter.dtype for parameter in fitted.module.parameters()),
-        head_only=False,
-    )
-    header = make_header(config, plan, settings, moving, versioned=_VERSIONED)
-    return header | {"micro_batch": fitted.micro_batch}
-
-
-def _require_same(
-    header: dict[str, Any],
-    config: Config,
-    fitted: Fitted,
-    moving: dict[str, nn.Parameter],
-    rows: Rows,
-    ledger: Path,
-) -> None:
-    """Refuse to go on with a ledger under other terms than those that it began with.
-
-    Raises:
-        LedgerError: naming what differs.
-    """
-    if "micro_batch" not in header:
-        raise LedgerError(f"{ledger} is the ledger of a language model's run.")
-    changed = differences(from_values(header["config"], source="ledger header"), config)
-    if header["micro_batch"] != fitted.micro_batch:
-        changed.append("micro_batch")
-    if header["moving"].keys() != moving.keys():
-        changed.append("parameters")
-    if changed:
-        raise LedgerError(
-            f"{ledger} belongs to a different run ({', '.join(changed)} differ): repeat the "
-            "original call, or choose another ledger."
-        )
-    population = header["plan"]["population"]
-    if population != rows.units:
-        raise LedgerError(f"{ledger} was begun with {population} units, not {rows.units}.")
-    require_start(header, moving)
+    record = read_record(Path(ledger))
+    moving = require_same_module(record.header, module)
+    update_of(record.header, moving).replay(record.releases)

@@ -218,7 +218,17 @@ def _refuse_missing_embeddings(network: Any, tokenizer: Any) -> None:
 
 
 def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
-    """Refuse texts longer than the model has positions; relative positions have no end."""
+    """Refuse texts longer than the model has positions."""
+    positions = positions_of(network)
+    # The last column of a micro-batch is padding, yet it has a position as well.
+    if positions is not None and max_length > positions:
+        raise ConfigError(
+            f"data.max_length: {max_length} is not accepted; the model has {positions} positions."
+        )
+
+
+def positions_of(network: Any) -> int | None:
+    """How many positions a model has; None where they are relative and have no end."""
     text_config = network.config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
     for name, module in network.named_modules():
@@ -226,11 +236,7 @@ def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
             positions = module.num_embeddings - padding - 1
-    # The last column of a micro-batch is padding, yet it has a position as well.
-    if positions is not None and max_length > positions:
-        raise ConfigError(
-            f"data.max_length: {max_length} is not accepted; the model has {positions} positions."
-        )
+    return positions
 
 
 def _new_parameters(network: nn.Module, info: dict[str, Any]) -> set[str]:

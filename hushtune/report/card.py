@@ -25,25 +25,35 @@ _ROWS = {
     "completion": "prompts with a completion",
     "chat": "conversations",
     "language-modelling": "documents",
+    "examples": "examples",
 }
 
 
-def model_card(header: dict[str, Any], *, tune: str) -> str:
+def model_card(
+    header: dict[str, Any],
+    *,
+    tune: str,
+    kind: str | None = None,
+    check: str = "`hushtune verify` checks that they make this model",
+) -> str:
     """The card of a run, from its ledger's header.
 
     Args:
         tune: what moved.
+        kind: of task; None: as the configuration says. "examples" are of no kind that has a name.
+        check: what shows that the releases make the model.
     """
     config = header["config"]
-    base, kind = config["model"]["name"], config["task"]["kind"]
+    kind = kind or str(config["task"]["kind"])
+    base = config["model"]["name"]
     base = Path(base).name if Path(base).is_absolute() else base
     parts = [
         _front_matter(base, kind),
-        f"# {base}, tuned on private text\n",
+        f"# {base or 'A model'}, tuned on private text\n",
         f"hushtune {header['versions']['hushtune']} tuned this model by forward passes alone, with "
         f"the method `{config['method']['name']}`.\n",
-        "## Data\n\n" + _data(config, header["plan"]),
-        "## Guarantee\n\n" + _guarantee(header),
+        "## Data\n\n" + _data(config, kind, header["plan"]),
+        "## Guarantee\n\n" + _guarantee(header, check),
         "## Settings\n\n" + _settings(header, tune),
     ]
     if header["private"]:
@@ -54,24 +64,23 @@ def model_card(header: dict[str, Any], *, tune: str) -> str:
 
 def _front_matter(base: str, kind: str) -> str:
     # JSON strings are YAML strings.
-    return (
-        f"---\nlibrary_name: transformers\nbase_model: {json.dumps(base)}\n"
-        f"pipeline_tag: {_PIPELINES[kind]}\n"
-        "tags:\n- hushtune\n- differential-privacy\n---\n"
-    )
+    lines = ["---", "library_name: transformers"]
+    lines += [f"base_model: {json.dumps(base)}"] if base else []
+    lines += [f"pipeline_tag: {_PIPELINES[kind]}"] if kind in _PIPELINES else []
+    return "\n".join([*lines, "tags:\n- hushtune\n- differential-privacy\n---\n"])
 
 
-def _data(config: dict[str, Any], plan: dict[str, Any]) -> str:
+def _data(config: dict[str, Any], kind: str, plan: dict[str, Any]) -> str:
     unit = config["data"]["unit"]
     count = f"{plan['population']} {'rows' if unit is None else f'units by `{unit}`'}"
     labels = list(config["task"]["labels"])
-    lines = [f"Private {_ROWS[config['task']['kind']]}: {count}."]
+    lines = [f"Private {_ROWS[kind]}: {count}."]
     if labels:
         lines.append("Labels: " + ", ".join(f"`{label}`" for label in labels) + ".")
     return "\n".join(lines) + "\n"
 
 
-def _guarantee(header: dict[str, Any]) -> str:
+def _guarantee(header: dict[str, Any], check: str) -> str:
     if not header["private"]:
         return "None: nothing was clipped and no noise was added.\n"
     plan = PrivacyPlan.from_json(header["plan"])
@@ -82,8 +91,7 @@ def _guarantee(header: dict[str, Any]) -> str:
         f"Every one of {plan.steps} steps released {plan.directions} sums of clipped numbers over "
         f"a Poisson sample (q = {plan.sampling_probability:.6g}), each with discrete "
         f"{plan.mechanism} noise of {plan.noise_multiplier:.6g} × the clip {plan.clip_norm:.6g}. "
-        "The ledger of the run holds them, and `hushtune verify` checks that they make this "
-        "model.\n"
+        f"The ledger of the run holds them, and {check}.\n"
     )
 
 

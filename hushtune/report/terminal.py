@@ -15,9 +15,11 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from hushtune.methods import Settings
 from hushtune.plain import PlainPlan
 from hushtune.report.words import console, guarantee_line, metric_text, show
 from hushtune.session import Session
+from hushtune.settling import Plan
 
 
 class TerminalProgress:
@@ -90,12 +92,17 @@ class TerminalProgress:
 
 def describe_session(session: Session) -> dict[str, Any]:
     """The run's public facts in words."""
-    plan, settings = session.plan, session.settings
     moving = sum(parameter.numel() for parameter in session.parameters.values())
-    rows: dict[str, Any] = {
+    return {
         "model": session.config.model.name,
         "moving": f"{moving:,} parameters ({session.tune}), read at: {session.loaded.kind}",
-        "method": f"{session.config.method.name}, {plan.directions} {settings.distribution} "
+    } | describe_plan(session.config.method.name, session.plan, session.settings)
+
+
+def describe_plan(method: str, plan: Plan, settings: Settings) -> dict[str, Any]:
+    """Method, steps, noise and guarantee in words."""
+    rows = {
+        "method": f"{method}, {plan.directions} {settings.distribution} "
         f"directions, {settings.estimator}, λ = {settings.perturbation_scale:g}",
         "steps": f"{plan.steps}, each about {plan.expected_units:.0f} of {plan.population} units "
         f"(q = {plan.sampling_probability:.4g}), learning rate {settings.learning_rate:.3g} "

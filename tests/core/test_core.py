@@ -16,7 +16,7 @@ from torch.nn import functional
 from hushtune import core
 from hushtune.cli import main
 from hushtune.config import MethodConfig
-from hushtune.core import tuning
+from hushtune.core import preparing
 from hushtune.core.examples import Fitted
 from hushtune.models.isolation import CouplingError
 from hushtune.privacy import ledger as ledgers
@@ -122,6 +122,24 @@ def test_what_was_interrupted_goes_on_and_ends_as_its_ledger_says(digits, tmp_pa
     assert all(map(torch.equal, module.parameters(), again.parameters()))
 
 
+def test_a_run_ends_where_it_is_told_to_and_its_guarantee_is_that_of_the_plan(digits, tmp_path):
+    tuned = tune(network(), some(digits[0]), tmp_path, after_step=lambda steps: steps == 2)
+    assert tuned.guarantee["steps_charged"] == 2
+    assert tuned.guarantee["epsilon"] > tuned.guarantee["epsilon_of_charged_steps"]
+    assert tune(network(), some(digits[0]), tmp_path).guarantee["steps_charged"] == 6
+
+
+def test_parameters_that_do_not_move_must_be_those_of_the_ledger(digits, tmp_path: Path):
+    tuned = tune(network(), some(digits[0]), tmp_path, parameters=["7.weight"])
+    other: Any = network()
+    with torch.no_grad():
+        other[0].bias.add_(1e-3)
+    with pytest.raises(LedgerError, match="that do not move are not those"):
+        core.replay(other, tuned.ledger)
+    with pytest.raises(LedgerError, match="that do not move are not those"):
+        tune(other, some(digits[0]), tmp_path, parameters=["7.weight"])
+
+
 def test_a_ledger_of_something_else_is_not_gone_on_with(digits, tmp_path: Path):
     tune(network(), some(digits[0]), tmp_path)
     with pytest.raises(LedgerError, match="begun with 120 units, not 60"):
@@ -168,7 +186,7 @@ def test_parameters_that_wanted_gradients_still_do(digits, tmp_path: Path):
 def test_a_filler_is_no_example_of_the_isolation_that_is_tried():
     public = made_up(3)
     fitted = Fitted(network(), losses, public, public, np.arange(3), 8)
-    numbers = fitted.of_public([0, 1, 2, 3, 4])["x"]
+    numbers = fitted.of_public(fitted.shapes[0], [0, 1, 2, 3, 4])["x"]
     assert torch.equal(numbers[0], public["x"][0])
     assert not any(torch.equal(each, public["x"][0]) for each in numbers[1:])
 
@@ -177,14 +195,14 @@ def test_a_filler_is_no_example_of_the_isolation_that_is_tried():
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
     """Slopes and units of every step, as an insider sees them."""
     noted: list[tuple[np.ndarray, np.ndarray]] = []
-    take = tuning.take_steps
+    take = preparing.take_steps
 
     def watched(steps, *rest, **options):
         release = steps._boundary.release
         steps._boundary.release = lambda s, u: noted.append((s, u)) or release(s, u)
-        take(steps, *rest, **options)
+        return take(steps, *rest, **options)
 
-    monkeypatch.setattr(tuning, "take_steps", watched)
+    monkeypatch.setattr(preparing, "take_steps", watched)
     return noted
 
 

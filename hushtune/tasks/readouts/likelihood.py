@@ -19,7 +19,7 @@ _BLOCK_ROWS = 256
 
 def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
     """(rows,) summed log-likelihoods of (rows, positions) targets; NO_TARGET adds nothing."""
-    return _picked(logits, targets).sum(dim=1)
+    return token_log_likelihoods(logits, targets).sum(dim=1)
 
 
 class TokenLikelihoods:
@@ -45,13 +45,13 @@ class TokenLikelihoods:
             self._in_blocks = self._same_apart(one, positions[:1, :1])
         if not self._in_blocks:
             logits = self._logits(inputs, positions)
-            return _picked(logits, targets)
+            return token_log_likelihoods(logits, targets)
         hidden = self._hidden(inputs, positions)
         # All rows are in every block: where they stand once for each of several directions, what
         # the output embedding sees must say which.
         width = max(1, _BLOCK_ROWS // len(hidden))
         picked = [
-            _picked(self._embedding(some), wanted)
+            token_log_likelihoods(self._embedding(some), wanted)
             for some, wanted in zip(
                 hidden.split(width, dim=1), targets.split(width, dim=1), strict=True
             )
@@ -93,7 +93,7 @@ class TokenLikelihoods:
         return found[0] if found else None
 
 
-def _picked(logits: Tensor, targets: Tensor) -> Tensor:
-    """(rows, positions) float32 log-likelihoods; 0 at NO_TARGET."""
+def token_log_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
+    """(rows, positions) float32 log-likelihoods; 0 where a target is below 0, as NO_TARGET is."""
     each = logits.float().log_softmax(dim=-1).gather(2, targets.clamp(min=0).unsqueeze(-1))
     return torch.where(targets >= 0, each.squeeze(-1), 0.0)
