@@ -61,6 +61,12 @@ class Result:
         """What the model answers; see `TunedModel.predict`."""
         return self.tuned.predict(texts)
 
+    def generate(
+        self, prompts: Iterable[Mapping[str, Any]] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Synthetic rows to share, with the run's guarantee; see `TunedModel.generate`."""
+        return self.tuned.generate(prompts, **options)
+
 
 def finetune(
     *,

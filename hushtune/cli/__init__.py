@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("train", "adapt a model to private text, or go on where a run stopped"),
     "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
     "eval": ("evaluate", "how well a run's model does on public data"),
+    "generate": ("generate", "synthetic text to share, written by a run's model"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
     "audit": ("audit", "an empirical lower bound on ε, from attacks on the code as it runs"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),

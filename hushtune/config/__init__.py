@@ -1,6 +1,13 @@
 """The configuration of a run: what may be set, how it is read, and what is refused."""
 
-from hushtune.config.checks import check, check_training, check_units, default_delta, same_data
+from hushtune.config.checks import (
+    check,
+    check_training,
+    check_units,
+    default_delta,
+    require,
+    same_data,
+)
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     ADAPTERS,
@@ -32,5 +39,6 @@ __all__ = [
     "differences",
     "from_values",
     "load",
+    "require",
     "same_data",
 ]

@@ -35,8 +35,7 @@ def model_card(header: dict[str, Any], *, tune: str) -> str:
         tune: what moved.
     """
     config = header["config"]
-    base, kind = config["model"]["name"], config["task"]["kind"]
-    base = Path(base).name if Path(base).is_absolute() else base
+    base, kind = base_name(config), config["task"]["kind"]
     parts = [
         _front_matter(base, kind),
         f"# {base}, tuned on private text\n",
@@ -50,6 +49,12 @@ def model_card(header: dict[str, Any], *, tune: str) -> str:
         lines = "".join(f"- {sentence}\n" for sentence in exclusions(header))
         parts.append(f"## What is not covered\n\n{lines}")
     return "\n".join(parts)
+
+
+def base_name(config: dict[str, Any]) -> str:
+    """The base model as others know it: of a folder somewhere on this machine, its name."""
+    base = config["model"]["name"]
+    return Path(base).name if Path(base).is_absolute() else base
 
 
 def _front_matter(base: str, kind: str) -> str:

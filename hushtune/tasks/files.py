@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ class DataError(ValueError):
     """Data that cannot be used; the message names file and row and says what is accepted."""
 
 
-def read_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows as dictionaries, each with a description of its place for messages."""
     if not os.path.exists(path):
         if Path(path).suffix or path.startswith((".", "/")):
@@ -36,6 +36,14 @@ def read_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if reader is None or os.path.isdir(path):
         raise DataError(f"{path}: expected a file ending in .jsonl, .csv or .parquet.")
     yield from reader(path)
+
+
+def numbered(
+    rows: Iterable[Mapping[str, Any]], source: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows that are in memory, each with a description of its place for messages."""
+    for number, row in enumerate(rows, start=1):
+        yield f"{source}, row {number}", row
 
 
 def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,7 +79,7 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{place} or the next: not CSV ({error}).") from None
 
 
-def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -79,11 +87,10 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: not Parquet ({_one_line(error)}).") from None
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path}, row {number}", row
+    yield from numbered(table.to_pylist(), path)
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import datasets
     import huggingface_hub
 
@@ -99,8 +106,7 @@ def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(
                 f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
             ) from None
-        for number, row in enumerate(rows, start=1):
-            yield f"{name}, row {number}", row  # type: ignore[misc]
+        yield from numbered(rows, name)  # type: ignore[arg-type]
 
 
 def _lines(path: str) -> Iterator[str]:
