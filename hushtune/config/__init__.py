@@ -6,7 +6,6 @@ from hushtune.config.checks import (
     check_units,
     default_delta,
     require,
-    same_data,
 )
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
@@ -21,12 +20,14 @@ from hushtune.config.settings import (
     TaskConfig,
     differences,
 )
+from hushtune.config.sources import DataSet, data_set, same_data
 
 __all__ = [
     "ADAPTERS",
     "Config",
     "ConfigError",
     "DataConfig",
+    "DataSet",
     "LoraConfig",
     "MethodConfig",
     "ModelConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "check_training",
     "check_units",
+    "data_set",
     "default_delta",
     "differences",
     "from_values",

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 
 from hushtune.config.settings import Config, ConfigError
+from hushtune.config.sources import same_data
 
 
 def check(config: Config) -> None:
@@ -259,11 +259,6 @@ def _check_privacy(config: Config) -> None:
             delta,
             "0 for the Laplace mechanism with several directions or with adjacency replace-one",
         )
-
-
-def same_data(one: str, other: str) -> bool:
-    """Whether two names of files, folders or things on the hub mean the same."""
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def default_delta(mechanism: str, units: int) -> float:

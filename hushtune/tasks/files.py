@@ -9,10 +9,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from hushtune.config import DataSet, data_set
+from hushtune.private_folder import private_folder
 
 
 class DataError(ValueError):
@@ -20,22 +23,31 @@ class DataError(ValueError):
 
 
 def read_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows as dictionaries, each with a description of its place for messages."""
-    if not os.path.exists(path):
-        if Path(path).suffix or path.startswith((".", "/")):
-            raise DataError(f"{path}: no such file; expected .jsonl, .csv or .parquet.")
-        yield from _hub_rows(path)
-        return
-    readers = {
-        ".jsonl": _jsonl_rows,
-        ".json": _jsonl_rows,
-        ".csv": _csv_rows,
-        ".parquet": _parquet_rows,
-    }
-    reader = readers.get(Path(path).suffix.lower())
-    if reader is None or os.path.isdir(path):
-        raise DataError(f"{path}: expected a file ending in .jsonl, .csv or .parquet.")
-    yield from reader(path)
+    """Rows as dictionaries, each with a description of its place for messages.
+
+    Args:
+        path: a file, or a data set on the hub or in a folder; see `hushtune.config.DataSet`.
+    """
+    if os.path.isfile(path):
+        reader = _READERS.get(Path(path).suffix.lower())
+        if reader is None:
+            raise DataError(f"{path}: expected a file ending in .jsonl, .csv or .parquet.")
+        return reader(path)
+    source = data_set(path)
+    if source is None:
+        raise DataError(f"{path}: no such file; a data set is NAME[@CONFIGURATION][:SPLIT].")
+    if not os.path.isdir(source.name) and _means_a_file(source.name):
+        raise DataError(f"{path}: no such file; expected .jsonl, .csv or .parquet.")
+    return _data_set_rows(path, source)
+
+
+def _means_a_file(name: str) -> bool:
+    """Whether a name is a file's rather than one on the hub, which is then not asked for it."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or re.fullmatch(r"\.[A-Za-z]\w*", Path(name).suffix) is not None
+    )
 
 
 def numbered(
@@ -90,23 +102,48 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from numbered(table.to_pylist(), path)
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import datasets
-    import huggingface_hub
+_READERS = {
+    ".jsonl": _jsonl_rows,
+    ".json": _jsonl_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
 
-    # The library keeps plain text in its cache: give it a private folder that goes away.
-    with tempfile.TemporaryDirectory(prefix="hushtune-") as folder:
+
+def _data_set_rows(path: str, source: DataSet) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import datasets
+
+    if source.split == "all":
+        raise DataError(f"{path}: all is no split; expected one of the data set's own.")
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    # The library keeps plain text in its cache.
+    with private_folder() as cache:
+        folder = source.name if os.path.isdir(source.name) else _downloaded(source.name, cache)
         try:
             rows = datasets.load_dataset(
-                huggingface_hub.snapshot_download(name, repo_type="dataset", cache_dir=folder),
-                split="train",
-                cache_dir=folder,
+                folder, source.configuration, split=source.split, cache_dir=cache
             )
         except Exception as error:
-            raise DataError(
-                f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
-            ) from None
-        yield from numbered(rows, name)  # type: ignore[arg-type]
+            raise DataError(f"{path}: no data set that can be read ({_one_line(error)}).") from None
+        yield from numbered(rows, path)  # type: ignore[arg-type]
+
+
+def _downloaded(name: str, cache: str) -> str:
+    """The folder with the files of a data set on the hub."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    # Xet would keep pieces of the files in a cache of its own.
+    without_xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    try:
+        return huggingface_hub.snapshot_download(name, repo_type="dataset", cache_dir=cache)
+    except Exception as error:
+        raise DataError(
+            f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
+        ) from None
+    finally:
+        constants.HF_HUB_DISABLE_XET = without_xet
 
 
 def _lines(path: str) -> Iterator[str]:
