@@ -96,10 +96,11 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from numbered(rows, path)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: not Parquet ({_one_line(error)}).") from None
-    yield from numbered(table.to_pylist(), path)
 
 
 _READERS = {
