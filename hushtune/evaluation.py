@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from hushtune.config import Config
 from hushtune.files import write_whole
 from hushtune.tasks.data import LabelledText, labelled_text, read_labelled_text
+from hushtune.tasks.files import numbered
 from hushtune.tasks.metrics import evaluate
 from hushtune.tasks.task import TextTask
 
@@ -42,7 +43,7 @@ def read_named(name: str, config: Config, given: GivenRows, *, with_units: bool)
     """
     if name not in given:
         return read_labelled_text(name, config.data, config.task, with_units=with_units)
-    rows = ((f"{name}, row {number}", row) for number, row in enumerate(given[name], start=1))
+    rows = numbered(given[name], name)
     return labelled_text(rows, config.data, config.task, source=name, with_units=with_units)
 
 

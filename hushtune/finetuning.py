@@ -20,6 +20,8 @@ from hushtune.evaluating.public import evaluate_on_public
 from hushtune.evaluation import GivenRows
 from hushtune.models.restore import TunedModel, load_tuned
 from hushtune.report.terminal import TerminalProgress
+from hushtune.tasks.columns import column_names, with_kind
+from hushtune.tasks.files import numbered, read_rows
 
 #: Rows: as a list of dictionaries, a `datasets.Dataset`, or a pandas `DataFrame`.
 Rows = Any
@@ -80,6 +82,12 @@ class Result:
         """What the model answers; see `TunedModel.predict`."""
         return self.tuned.predict(texts)
 
+    def generate(
+        self, prompts: Iterable[Mapping[str, Any]] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Synthetic rows to share, with the run's guarantee; see `TunedModel.generate`."""
+        return self.tuned.generate(prompts, **options)
+
 
 def finetune(
     *,
@@ -108,7 +116,8 @@ def finetune(
         model: a folder or a name on the hub, or a section.
         data: the private data: a file, rows, or a section whose `train` and `eval` may be rows.
         privacy: ε, "none", or a section.
-        task: a section; needed where texts are classified.
+        task: a section; none: of the kind that the names of the data's columns tell, which cannot
+            be classification, since labels are named here and not read from private data.
         method: a section.
         output: the run folder.
         seed: the public seed.
@@ -134,6 +143,10 @@ def finetune(
         },
         source="finetune",
     )
+    if task is None:
+        private = config.data.train
+        rows = numbered(given[private], private) if private in given else read_rows(private)
+        config = with_kind(config, column_names(rows, private))
     summary = train(_of_mezo(config), TerminalProgress(quiet=quiet), given=given)
     folder = Path(config.output)
     guarantee = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))

@@ -89,5 +89,7 @@ def test_a_file_that_does_not_exist_is_named(refusal: Refusal):
     wanted = f"{path}: no such file; expected .jsonl, .csv or .parquet."
     assert refusal("--data.train", path) == wanted
     assert refusal("--data.eval", path) == wanted
-    folder = str(refusal.folder)
-    assert refusal("--data.train", folder).startswith(f"{folder}: expected a file ending in")
+    folder = refusal.folder / "empty"
+    folder.mkdir()
+    said = refusal("--data.train", str(folder))
+    assert said.startswith(f"{folder}: no data set that can be read (")

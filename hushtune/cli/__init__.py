@@ -16,6 +16,7 @@ COMMANDS = {
         "evaluate",
         "how well a run's model does: exactly if data is public, else noised",
     ),
+    "generate": ("generate", "synthetic text to share, written by a run's model"),
     "privacy": ("privacy", "ε recomputed from a run's ledger alone"),
     "audit": ("audit", "an empirical lower bound on ε, from attacks on the code as it runs"),
     "replay": ("replay", "the tuned model again, from ledger and base model, bit for bit"),

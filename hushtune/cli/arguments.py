@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,27 +14,46 @@ import tyro
 
 from hushtune import config as configuration
 from hushtune.config import Config
+from hushtune.tasks.columns import column_names, with_kind
+from hushtune.tasks.files import read_rows
+
+#: Flags that every run needs, and what they are short for.
+_SHORT = {"--model": "--model.name", "--data": "--data.train", "--epsilon": "--privacy.epsilon"}
 
 
 def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
     """A configuration from `[run.yaml] [--section.key value …] [--json]`, flags over file.
 
+    Where neither a file nor a flag says anything of the task, its kind follows from the names of
+    the data's columns, and the same command in full is printed.
+
     Returns:
         The configuration, and whether --json was given.
     """
-    rest = list(arguments)
+    rest = [_in_full(argument) for argument in arguments]
     as_json = "--json" in rest
     if as_json:
         rest.remove("--json")
     config = Config()
+    task_is_said = any(argument.startswith("--task.") for argument in rest)
     if rest and not rest[0].startswith("-"):
         config = configuration.load(rest.pop(0))
-    return over_file(f"{command} [run.yaml]", config, rest), as_json
+        task_is_said = True
+    config = over_file(f"{command} [run.yaml]", config, rest)
+    if task_is_said or not config.data.train:
+        return config, as_json
+    columns = column_names(read_rows(config.data.train), config.data.train)
+    config = with_kind(config, columns)
+    if not as_json:
+        full = ["hushtune", command, *rest, "--task.kind", config.task.kind]
+        print(f"{config.task.kind}, by the columns {', '.join(columns)}; the same in full:")
+        print(f"  {shlex.join(full)}\n")
+    return config, as_json
 
 
 def over_file(command: str, config: Config, flags: Sequence[str]) -> Config:
     """The configuration of a file, with what flags say in place of what it says."""
-    rest = list(flags)
+    rest = [_in_full(flag) for flag in flags]
     # As in the file, where `privacy: none` stands for the whole section.
     if "--privacy=none" in rest:
         rest[rest.index("--privacy=none")] = "--privacy.mechanism=none"
@@ -46,9 +66,16 @@ def over_file(command: str, config: Config, flags: Sequence[str]) -> Config:
         rest,
         prog=f"hushtune {command}",
         default=config,
-        description="Settings as in the YAML file; --json prints a machine-readable result.",
+        description="Settings as in the YAML file; --json prints a machine-readable result. Short: "
+        "--model, --data and --epsilon; with these alone, the names of the data's columns tell the "
+        "task.",
         config=(tyro.conf.FlagConversionOff,),
     )
+
+
+def _in_full(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return _SHORT.get(flag, flag) + equals + value
 
 
 def parse_flags(

@@ -11,8 +11,8 @@ from hushtune.cli.residue import keep_memory_to_itself
 
 def run(arguments: Sequence[str]) -> int:
     """Train, or go on training, and print the summary."""
-    config, as_json = parse_run("train", arguments)
     keep_memory_to_itself()
+    config, as_json = parse_run("train", arguments)
     from hushtune.finetuning import train
     from hushtune.report import terminal
 

@@ -1,6 +1,12 @@
 """The configuration of a run: what may be set, how it is read, and what is refused."""
 
-from hushtune.config.checks import check, check_training, check_units, default_delta, same_data
+from hushtune.config.checks import (
+    check,
+    check_training,
+    check_units,
+    default_delta,
+    require,
+)
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     ADAPTERS,
@@ -14,12 +20,14 @@ from hushtune.config.settings import (
     TaskConfig,
     differences,
 )
+from hushtune.config.sources import DataSet, data_set, same_data
 
 __all__ = [
     "ADAPTERS",
     "Config",
     "ConfigError",
     "DataConfig",
+    "DataSet",
     "LoraConfig",
     "MethodConfig",
     "ModelConfig",
@@ -28,9 +36,11 @@ __all__ = [
     "check",
     "check_training",
     "check_units",
+    "data_set",
     "default_delta",
     "differences",
     "from_values",
     "load",
+    "require",
     "same_data",
 ]

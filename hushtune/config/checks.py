@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 
 from hushtune.config.settings import Config, ConfigError
+from hushtune.config.sources import same_data
 
 
 def check(config: Config) -> None:
@@ -21,14 +21,14 @@ def check(config: Config) -> None:
         ConfigError: one line that names the key, its value and what is accepted.
     """
     model, data = config.model, config.data
-    _require(bool(model.name), "model.name", model.name, "a folder or a name on the hub")
-    _require(
+    require(bool(model.name), "model.name", model.name, "a folder or a name on the hub")
+    require(
         data.eval is None or not same_data(data.eval, data.train),
         "data.eval",
         data.eval,
         "public data, and not the private training data",
     )
-    _require(
+    require(
         re.fullmatch(r"auto|full|lora|dora|ia3|head|bias|last-[1-9]\d*", model.tune) is not None,
         "model.tune",
         model.tune,
@@ -36,26 +36,26 @@ def check(config: Config) -> None:
     )
     _check_quantise(config)
     _check_offload(config)
-    _require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
-    _require(
+    require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
+    require(
         0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
     )
-    _require(
+    require(
         data.unit != "example",
         "data.unit",
         data.unit,
         "none for rows, or a column; a column of this name would be taken for rows",
     )
-    _require(bool(data.train), "data.train", data.train, "a file")
-    _require(data.max_length >= 8, "data.max_length", data.max_length, "at least 8")
-    _require(
+    require(bool(data.train), "data.train", data.train, "a file")
+    require(data.max_length >= 8, "data.max_length", data.max_length, "at least 8")
+    require(
         data.population is None or data.population >= 1,
         "data.population",
         data.population,
         "at least 1",
     )
-    _require(bool(config.output), "output", config.output, "a folder for the run")
-    _require(config.eval_every >= 0, "eval_every", config.eval_every, "0 or more")
+    require(bool(config.output), "output", config.output, "a folder for the run")
+    require(config.eval_every >= 0, "eval_every", config.eval_every, "0 or more")
     _check_task(config)
     check_training(config)
 
@@ -77,7 +77,7 @@ def check_units(config: Config, units: int) -> None:
         ConfigError: one line that names the key, its value and what is accepted.
     """
     batch, delta = config.method.batch, config.privacy.delta
-    _require(
+    require(
         batch == "auto" or batch <= units,
         "method.batch",
         batch,
@@ -88,7 +88,7 @@ def check_units(config: Config, units: int) -> None:
     if delta == "auto":
         delta = default_delta(config.privacy.mechanism, units)
     # With δ = 1/n, publishing one unit picked at random would count as private.
-    _require(
+    require(
         delta < 1 / units, "privacy.delta", delta, f"below 1 / number of units = {1 / units:.3g}"
     )
 
@@ -100,14 +100,14 @@ def _check_quantise(config: Config) -> None:
         # Named, since it is what most people mean by 8 bits.
         accepted += "; LLM.int8() chooses columns over all rows of a batch: it couples examples"
     known = ("none", "nf4", "int8", "int4")
-    _require(model.quantise in known, "model.quantise", model.quantise, accepted)
-    _require(
+    require(model.quantise in known, "model.quantise", model.quantise, accepted)
+    require(
         model.quantise == "none" or model.tune in ("auto", "lora"),
         "model.tune",
         model.tune,
         f"lora with model.quantise {model.quantise}",
     )
-    _require(
+    require(
         model.quantise == "none" or model.offload == "none",
         "model.offload",
         model.offload,
@@ -117,7 +117,7 @@ def _check_quantise(config: Config) -> None:
 
 def _check_offload(config: Config) -> None:
     model = config.model
-    _require(
+    require(
         model.offload == "none" or model.tune != "dora",
         "model.offload",
         model.offload,
@@ -140,28 +140,28 @@ def _check_objective(config: Config) -> None:
     known = _OBJECTIVES[task.kind]
     if task.objective == "loss":
         return
-    _require(known is not None, "task.objective", task.objective, f"loss with task {task.kind}")
+    require(known is not None, "task.objective", task.objective, f"loss with task {task.kind}")
     own = re.fullmatch(r".+:\w+", task.objective) is not None
     # Scores of a whole data set, such as F1 of a class, are not what one example adds to.
     accepted = "a score of every example alone: loss, "
     accepted += f"{', '.join(known or ())}, module:function or file.py:function"
-    _require(own or task.objective in (known or ()), "task.objective", task.objective, accepted)
+    require(own or task.objective in (known or ()), "task.objective", task.objective, accepted)
     low, high = task.objective_range
-    _require(
+    require(
         -math.inf < low < high < math.inf,
         "task.objective_range",
         task.objective_range,
         "two finite numbers, the least and the best score",
     )
-    _require(
+    require(
         own or (low, high) == (0.0, 1.0),
         "task.objective_range",
         task.objective_range,
         f"left out with task.objective {task.objective}, which is between 0 and 1",
     )
     accepted = "another one with task.objective, which has no gradient"
-    _require(config.method.name != "dp-sgd", "method.name", config.method.name, accepted)
-    _require(
+    require(config.method.name != "dp-sgd", "method.name", config.method.name, accepted)
+    require(
         config.model.offload == "none" or task.kind != "completion",
         "model.offload",
         config.model.offload,
@@ -177,35 +177,35 @@ def _check_task(config: Config) -> None:
         return
     labels = task.labels
     words = list(labels.values())
-    _require(
+    require(
         len(labels) >= 2,
         "task.labels",
         labels,
         "at least two labels with their words, such as {negative: terrible, positive: great}",
     )
-    _require(all(word.strip() for word in words), "task.labels", labels, "labels with words")
-    _require(len({*words}) == len(words), "task.labels", labels, "different words for each label")
+    require(all(word.strip() for word in words), "task.labels", labels, "labels with words")
+    require(len({*words}) == len(words), "task.labels", labels, "different words for each label")
 
 
 def _check_learned_text(config: Config) -> None:
     """Tasks without labels of their own."""
     task, data = config.task, config.data
     without = f"left out with task.kind {task.kind}"
-    _require(not task.labels, "task.labels", task.labels, without)
-    _require(task.readout == "auto", "task.readout", task.readout, without)
-    _require(data.second is None, "data.second", data.second, without)
+    require(not task.labels, "task.labels", task.labels, without)
+    require(task.readout == "auto", "task.readout", task.readout, without)
+    require(data.second is None, "data.second", data.second, without)
     if task.kind not in ("multiple-choice", "completion"):
-        _require(not task.template, "task.template", task.template, without)
+        require(not task.template, "task.template", task.template, without)
         return
-    _require(task.options >= 2, "task.options", task.options, "at least 2")
-    _require(
+    require(task.options >= 2, "task.options", task.options, "at least 2")
+    require(
         len(data.choices) in (1, task.options),
         "data.choices",
         data.choices,
         f"one column with a list, or as many columns as task.options, {task.options}",
     )
     most = data.max_length // 2
-    _require(
+    require(
         1 <= data.max_completion_length <= most,
         "data.max_completion_length",
         data.max_completion_length,
@@ -217,13 +217,13 @@ def _check_method(config: Config) -> None:
     method = config.method
     for key in ("directions", "steps"):
         value = getattr(method, key)
-        _require(value == "auto" or value >= 1, f"method.{key}", value, "at least 1")
+        require(value == "auto" or value >= 1, f"method.{key}", value, "at least 1")
     for key in ("perturbation_scale", "clip_norm", "learning_rate", "batch"):
         value = getattr(method, key)
-        _require(
+        require(
             value == "auto" or 0 < value < math.inf, f"method.{key}", value, "positive and finite"
         )
-    _require(
+    require(
         method.name in ("dp-aggzo", "mezo") or method.directions in ("auto", 1),
         "method.directions",
         method.directions,
@@ -232,24 +232,24 @@ def _check_method(config: Config) -> None:
     if method.name == "dp-sgd":
         for key in ("distribution", "estimator", "perturbation_scale"):
             value = getattr(method, key)
-            _require(value == "auto", f"method.{key}", value, "auto with dp-sgd: it has none")
+            require(value == "auto", f"method.{key}", value, "auto with dp-sgd: it has none")
         accepted = "none with dp-sgd, whose backward pass needs all weights"
-        _require(config.model.offload == "none", "model.offload", config.model.offload, accepted)
+        require(config.model.offload == "none", "model.offload", config.model.offload, accepted)
         accepted = "left out with dp-sgd, which has method.optimizer"
-        _require(method.update == "normalised", "method.update", method.update, accepted)
-    _require(
+        require(method.update == "normalised", "method.update", method.update, accepted)
+    require(
         method.name == "dp-sgd" or method.optimizer == "auto",
         "method.optimizer",
         method.optimizer,
         "auto, except with method dp-sgd",
     )
-    _require(
+    require(
         method.update == "normalised" or method.learning_rate != "auto",
         "method.learning_rate",
         method.learning_rate,
         "a number where method.update is sgd",
     )
-    _require(
+    require(
         method.micro_batch_tokens == "auto" or method.micro_batch_tokens >= 8,
         "method.micro_batch_tokens",
         method.micro_batch_tokens,
@@ -260,13 +260,13 @@ def _check_method(config: Config) -> None:
 def _check_privacy(config: Config) -> None:
     method, privacy = config.method, config.privacy
     without = privacy.mechanism == "none"
-    _require(
+    require(
         without == (method.name == "mezo"),
         "privacy.mechanism",
         privacy.mechanism,
         "none with method mezo, and gaussian or laplace with every other method",
     )
-    _require(
+    require(
         privacy.registry is None or bool(config.data.identity),
         "data.identity",
         config.data.identity,
@@ -274,22 +274,22 @@ def _check_privacy(config: Config) -> None:
     )
     if method.name == "dp-sgd":
         accepted = "gaussian with method dp-sgd"
-        _require(privacy.mechanism == "gaussian", "privacy.mechanism", privacy.mechanism, accepted)
-        _require(config.data.unit is None, "data.unit", config.data.unit, "none with dp-sgd")
+        require(privacy.mechanism == "gaussian", "privacy.mechanism", privacy.mechanism, accepted)
+        require(config.data.unit is None, "data.unit", config.data.unit, "none with dp-sgd")
     if without:
         return
-    _require(
+    require(
         privacy.epsilon is not None and 0 < privacy.epsilon < math.inf,
         "privacy.epsilon",
         privacy.epsilon,
         "a positive number",
     )
     delta = privacy.delta
-    _require(
+    require(
         delta == "auto" or 0 <= delta < 1, "privacy.delta", delta, "at least 0 and below 1 / units"
     )
     if privacy.mechanism == "gaussian":
-        _require(
+        require(
             delta != 0,
             "privacy.delta",
             delta,
@@ -298,7 +298,7 @@ def _check_privacy(config: Config) -> None:
     elif delta not in ("auto", 0):
         # The accountant has a bound for these cases at δ = 0 only.
         several = method.name == "dp-aggzo" and method.directions != 1
-        _require(
+        require(
             not several and privacy.adjacency == "add-or-remove-one",
             "privacy.delta",
             delta,
@@ -306,17 +306,17 @@ def _check_privacy(config: Config) -> None:
         )
 
 
-def same_data(one: str, other: str) -> bool:
-    """Whether two names of files, folders or things on the hub mean the same."""
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
 def default_delta(mechanism: str, units: int) -> float:
     """What δ `auto` stands for: 1e-5, or a tenth of 1 / units where that is less; 0 for Laplace."""
     return min(1e-5, 0.1 / units) if mechanism == "gaussian" else 0.0
 
 
-def _require(holds: bool, key: str, value: object, accepted: str) -> None:
+def require(holds: bool, key: str, value: object, accepted: str) -> None:
+    """Refuse a value in one line.
+
+    Raises:
+        ConfigError: naming key and value and what is accepted, if it does not hold.
+    """
     if not holds:
         shown = json.dumps(value, ensure_ascii=False)
         raise ConfigError(f"{key}: {shown} is not accepted; it must be {accepted}.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hushtune.config.checks import _require, check
+from hushtune.config.checks import check, require
 from hushtune.config.reading import from_values, load_values
 from hushtune.config.settings import Config, ConfigError, MethodConfig
 from hushtune.privacy.accounting.stopping import DISTRIBUTIONS, FEWEST_RUNS, MOST_RUNS
@@ -70,7 +70,7 @@ def configurations(config: Config, search: SearchConfig) -> list[Config]:
             values["method"][key.removeprefix("method.")] = value
         each = from_values(values, source="search.over")
         name, accepted = each.method.name, "dp-aggzo, dp-zo or dpzero in a search"
-        _require(name in ("dp-aggzo", "dp-zo", "dpzero"), "method.name", name, accepted)
+        require(name in ("dp-aggzo", "dp-zo", "dpzero"), "method.name", name, accepted)
         check(each)
         found.append(each)
     return found
@@ -80,14 +80,14 @@ def _check_shared(config: Config) -> None:
     """Refuse what a search does not account for, or would have to show."""
     privacy = config.privacy
     mechanism = "gaussian in a search, whose ε is accounted for Gaussian noise alone"
-    _require(privacy.mechanism == "gaussian", "privacy.mechanism", privacy.mechanism, mechanism)
+    require(privacy.mechanism == "gaussian", "privacy.mechanism", privacy.mechanism, mechanism)
     adjacency = "add-or-remove-one in a search; its accountant has no other"
     known = privacy.adjacency == "add-or-remove-one"
-    _require(known, "privacy.adjacency", privacy.adjacency, adjacency)
+    require(known, "privacy.adjacency", privacy.adjacency, adjacency)
     public = "public data, by which a search chooses"
-    _require(config.data.eval is not None, "data.eval", config.data.eval, public)
+    require(config.data.eval is not None, "data.eval", config.data.eval, public)
     shown = "0 in a search, which shows nothing before it ends"
-    _require(config.eval_every == 0, "eval_every", config.eval_every, shown)
+    require(config.eval_every == 0, "eval_every", config.eval_every, shown)
 
 
 def _search(section: Any, source: str) -> SearchConfig:
@@ -98,14 +98,14 @@ def _search(section: Any, source: str) -> SearchConfig:
             f"{' and '.join(known[1:])}."
         )
     values = SearchConfig(**{**section, "over": _over(section["over"], source)})
-    _require(
+    require(
         values.distribution in DISTRIBUTIONS,
         f"{source}: search.distribution",
         values.distribution,
         " or ".join(DISTRIBUTIONS),
     )
     runs = values.expected_runs
-    _require(
+    require(
         type(runs) in (int, float) and FEWEST_RUNS <= runs <= MOST_RUNS,
         f"{source}: search.expected_runs",
         runs,
@@ -126,10 +126,10 @@ def _over(given: Any, source: str) -> tuple[dict[str, Any], ...]:
             dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())
         ]
     is_list = isinstance(given, list) and bool(given) and all(isinstance(g, dict) for g in given)
-    _require(is_list, key, given, accepted)
+    require(is_list, key, given, accepted)
     for name in dict.fromkeys(name for settings in given for name in settings):
-        _require(name in _SETTABLE, key, name, "one of " + ", ".join(_SETTABLE))
+        require(name in _SETTABLE, key, name, "one of " + ", ".join(_SETTABLE))
     # The same one twice would be drawn twice as often, which a person hardly means.
     spelled = [json.dumps(settings, sort_keys=True) for settings in given]
-    _require(len({*spelled}) == len(spelled), key, given, "different configurations")
+    require(len({*spelled}) == len(spelled), key, given, "different configurations")
     return tuple(given)

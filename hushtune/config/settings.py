@@ -63,7 +63,8 @@ class DataConfig:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     train: str = ""
-    """JSONL, CSV or Parquet with the columns that the task reads; private."""
+    """JSONL, CSV or Parquet, or a data set NAME[@CONFIGURATION][:SPLIT] on the hub or in a folder,
+    with the columns that the task reads; private."""
     eval: str | None = None
     """The same columns; treated as PUBLIC: accuracies on it are printed as they are."""
     text: str = "text"

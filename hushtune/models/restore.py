@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from hushtune.config import ConfigError, LoraConfig, from_values
+from hushtune.config import Config, ConfigError, LoraConfig, from_values
+from hushtune.generation import Generated, Request, generate
 from hushtune.models.load import load_model
 from hushtune.models.moving import cast_adapters
 from hushtune.models.save import LABEL_VECTORS_FILE
 from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.files import numbered
+from hushtune.tasks.generating import Sampling
 from hushtune.tasks.metrics import evaluate
 from hushtune.tasks.readouts import (
     ChatReadOut,
@@ -43,10 +46,11 @@ class TunedModel:
         shapes: the run's micro-batch shapes.
     """
 
-    def __init__(self, readout: ReadOut, labels: Sequence[str], shapes: list[Shape]) -> None:
+    def __init__(self, readout: ReadOut, config: Config, shapes: list[Shape]) -> None:
         self.readout = readout
         self.shapes = shapes
-        self.labels = tuple(labels)
+        self.labels = tuple(config.task.labels)
+        self._config = config
 
     @property
     def model(self) -> Any:
@@ -71,12 +75,58 @@ class TunedModel:
         if isinstance(self.readout, CompletionReadOut):
             return self.readout.complete(texts)
         if isinstance(self.readout, ChatReadOut | DocumentReadOut):
-            raise ConfigError("task.kind: what was learned is text; use the model to generate it.")
+            raise ConfigError(
+                "task.kind: what was learned is text; use the model to generate some."
+            )
         data = LabelledText.unlabelled(texts)
         best = TextTask(self.readout, data, self.shapes).predictions()
         if isinstance(self.readout, ChoicesReadOut):
             return [text.options[index] for text, index in zip(texts, best, strict=True)]
         return [self.labels[index] for index in best]
+
+    def generate(
+        self,
+        prompts: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        count: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Synthetic rows, of the columns that the model was tuned on.
+
+        They are post-processing of the model and have its guarantee, if nothing private is in the
+        prompts.
+
+            hushtune.load("runs/reviews").generate([{"label": "positive"}], count=100)
+
+        Args:
+            prompts: PUBLIC rows, what is to be written left out; none: documents from nothing.
+            count: how many rows, going through the prompts again and again; none: one a prompt.
+            temperature, top_p, top_k: see `hushtune.tasks.generating.Sampling`.
+            max_new_tokens: of each row; see `hushtune.generation.Request`.
+            seed: of the draws; public.
+
+        Raises:
+            ConfigError, DataError: what cannot be used, or a model that learned no text.
+        """
+        sampling = Sampling(temperature, top_p, top_k)
+        request = Request(count, sampling, max_new_tokens, seed)
+        rows = None if prompts is None else numbered(prompts, "prompts")
+        return self.generated(rows, request).rows
+
+    def generated(
+        self,
+        prompts: Iterable[tuple[str, Mapping[str, Any]]] | None,
+        request: Request,
+        *,
+        after_batch: Callable[[int], None] = lambda _: None,
+    ) -> Generated:
+        """`generate`, and what is to be said of it; see `hushtune.generation.generate`."""
+        task, data = self._config.task, self._config.data
+        return generate(self.readout, task, data, prompts, request, after_batch=after_batch)
 
     def evaluate(self, data: LabelledText) -> dict[str, float]:
         """The task's metrics on data, exactly."""
@@ -111,7 +161,7 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:
             vectors: Any = readout.model.label_vectors
             vectors.copy_(file.get_tensor("label_vectors"))
     shapes = [Shape(**shape) for shape in header["shapes"]]
-    return TunedModel(readout, list(config.task.labels), shapes)
+    return TunedModel(readout, config, shapes)
 
 
 def _with_adapter(network: nn.Module, adapter: Path, lora: LoraConfig) -> nn.Module:

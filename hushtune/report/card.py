@@ -45,8 +45,7 @@ def model_card(
     """
     config = header["config"]
     kind = kind or str(config["task"]["kind"])
-    base = config["model"]["name"]
-    base = Path(base).name if Path(base).is_absolute() else base
+    base = base_name(config)
     parts = [
         _front_matter(base, kind),
         f"# {base or 'A model'}, tuned on private text\n",
@@ -60,6 +59,12 @@ def model_card(
         lines = "".join(f"- {sentence}\n" for sentence in exclusions(header))
         parts.append(f"## What is not covered\n\n{lines}")
     return "\n".join(parts)
+
+
+def base_name(config: dict[str, Any]) -> str:
+    """The base model as others know it: of a folder somewhere on this machine, its name."""
+    base = config["model"]["name"]
+    return Path(base).name if Path(base).is_absolute() else base
 
 
 def _front_matter(base: str, kind: str) -> str:

@@ -9,33 +9,53 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from hushtune.config import DataSet, data_set
+from hushtune.private_folder import private_folder
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message names file and row and says what is accepted."""
 
 
-def read_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows as dictionaries, each with a description of its place for messages."""
-    if not os.path.exists(path):
-        if Path(path).suffix or path.startswith((".", "/")):
-            raise DataError(f"{path}: no such file; expected .jsonl, .csv or .parquet.")
-        yield from _hub_rows(path)
-        return
-    readers = {
-        ".jsonl": _jsonl_rows,
-        ".json": _jsonl_rows,
-        ".csv": _csv_rows,
-        ".parquet": _parquet_rows,
-    }
-    reader = readers.get(Path(path).suffix.lower())
-    if reader is None or os.path.isdir(path):
-        raise DataError(f"{path}: expected a file ending in .jsonl, .csv or .parquet.")
-    yield from reader(path)
+def read_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows as dictionaries, each with a description of its place for messages.
+
+    Args:
+        path: a file, or a data set on the hub or in a folder; see `hushtune.config.DataSet`.
+    """
+    if os.path.isfile(path):
+        reader = _READERS.get(Path(path).suffix.lower())
+        if reader is None:
+            raise DataError(f"{path}: expected a file ending in .jsonl, .csv or .parquet.")
+        return reader(path)
+    source = data_set(path)
+    if source is None:
+        raise DataError(f"{path}: no such file; a data set is NAME[@CONFIGURATION][:SPLIT].")
+    if not os.path.isdir(source.name) and _means_a_file(source.name):
+        raise DataError(f"{path}: no such file; expected .jsonl, .csv or .parquet.")
+    return _data_set_rows(path, source)
+
+
+def _means_a_file(name: str) -> bool:
+    """Whether a name is a file's rather than one on the hub, which is then not asked for it."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or re.fullmatch(r"\.[A-Za-z]\w*", Path(name).suffix) is not None
+    )
+
+
+def numbered(
+    rows: Iterable[Mapping[str, Any]], source: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows that are in memory, each with a description of its place for messages."""
+    for number, row in enumerate(rows, start=1):
+        yield f"{source}, row {number}", row
 
 
 def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,36 +91,60 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{place} or the next: not CSV ({error}).") from None
 
 
-def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from numbered(rows, path)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: not Parquet ({_one_line(error)}).") from None
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path}, row {number}", row
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+_READERS = {
+    ".jsonl": _jsonl_rows,
+    ".json": _jsonl_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _data_set_rows(path: str, source: DataSet) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import datasets
-    import huggingface_hub
 
-    # The library keeps plain text in its cache: give it a private folder that goes away.
-    with tempfile.TemporaryDirectory(prefix="hushtune-") as folder:
+    if source.split == "all":
+        raise DataError(f"{path}: all is no split; expected one of the data set's own.")
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    # The library keeps plain text in its cache.
+    with private_folder() as cache:
+        folder = source.name if os.path.isdir(source.name) else _downloaded(source.name, cache)
         try:
             rows = datasets.load_dataset(
-                huggingface_hub.snapshot_download(name, repo_type="dataset", cache_dir=folder),
-                split="train",
-                cache_dir=folder,
+                folder, source.configuration, split=source.split, cache_dir=cache
             )
         except Exception as error:
-            raise DataError(
-                f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
-            ) from None
-        for number, row in enumerate(rows, start=1):
-            yield f"{name}, row {number}", row  # type: ignore[misc]
+            raise DataError(f"{path}: no data set that can be read ({_one_line(error)}).") from None
+        yield from numbered(rows, path)  # type: ignore[arg-type]
+
+
+def _downloaded(name: str, cache: str) -> str:
+    """The folder with the files of a data set on the hub."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    # Xet would keep pieces of the files in a cache of its own.
+    without_xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    try:
+        return huggingface_hub.snapshot_download(name, repo_type="dataset", cache_dir=cache)
+    except Exception as error:
+        raise DataError(
+            f"{name}: neither a file nor a data set on the hub ({_one_line(error)})."
+        ) from None
+    finally:
+        constants.HF_HUB_DISABLE_XET = without_xet
 
 
 def _lines(path: str) -> Iterator[str]:

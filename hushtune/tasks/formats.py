@@ -48,7 +48,7 @@ def _classified(
 
 
 def _choices(place: str, row: Row, task: TaskConfig, data: DataConfig) -> tuple[Text, int]:
-    text = _prompt(place, row, task.template, data.text)
+    text = prompt_of(place, row, task.template, data.text)
     if len(data.choices) == 1:
         column = data.choices[0]
         values = cell_of(place, row, column)
@@ -73,7 +73,7 @@ def _choices(place: str, row: Row, task: TaskConfig, data: DataConfig) -> tuple[
 
 
 def _completion(place: str, row: Row, task: TaskConfig, data: DataConfig) -> Completion:
-    prompt = _prompt(place, row, task.template, data.prompt)
+    prompt = prompt_of(place, row, task.template, data.prompt)
     value = cell_of(place, row, data.completion)
     answers = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
     for answer in answers:
@@ -83,7 +83,7 @@ def _completion(place: str, row: Row, task: TaskConfig, data: DataConfig) -> Com
     return Completion(prompt, answers[0], tuple(answers))
 
 
-def _prompt(place: str, row: Row, template: str, column: str) -> str:
+def prompt_of(place: str, row: Row, template: str, column: str) -> str:
     """The template with the row's columns filled in, or the column where there is none."""
     if not template:
         return text_of(place, row, column)
@@ -91,6 +91,14 @@ def _prompt(place: str, row: Row, template: str, column: str) -> str:
 
 
 def _chat(place: str, row: Row, column: str) -> Chat:
+    messages = messages_of(place, row, column)
+    if not any(message.role == "assistant" for message in messages):
+        raise DataError(f"{place}: {column} has no turn of the assistant, and that is learned.")
+    return Chat(messages)
+
+
+def messages_of(place: str, row: Row, column: str) -> tuple[Message, ...]:
+    """A conversation's turns."""
     turns = cell_of(place, row, column)
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise DataError(f"{place}: {column} is not a list of messages with role and content.")
@@ -100,6 +108,4 @@ def _chat(place: str, row: Row, column: str) -> Chat:
         if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
             raise DataError(f"{where}: expected a role, one of {', '.join(_ROLES)}, and content.")
         messages.append(Message(turn["role"], text_of(where, turn, "content")))
-    if not any(message.role == "assistant" for message in messages):
-        raise DataError(f"{place}: {column} has no turn of the assistant, and that is learned.")
-    return Chat(tuple(messages))
+    return tuple(messages)

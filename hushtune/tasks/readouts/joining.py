@@ -37,8 +37,12 @@ class Joining(ABC):
         """Tokens of the prompt, and those that are scored: what follows, and the end token."""
 
     @abstractmethod
-    def prompt(self, prompt: str) -> list[int]:
-        """Tokens of a prompt that something is to be generated after, with room for that."""
+    def prompt(self, prompt: str, *, room: int) -> list[int]:
+        """Tokens of a prompt that something is to be generated after.
+
+        Args:
+            room: tokens that are to fit after it, where it is one sequence with them.
+        """
 
     @abstractmethod
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
@@ -99,10 +103,10 @@ class CausalJoining(Joining):
         shared = max(0, min(common_start(before, both), len(both) - 1))
         return both[:shared], both[shared:]
 
-    def prompt(self, prompt: str) -> list[int]:
+    def prompt(self, prompt: str, *, room: int) -> list[int]:
         bare, _ = self.spaced(prompt, "")
         tokens = without_end(self.tokenizer, self.tokenizer(bare)["input_ids"])
-        return self._cut([*tokens], self.max_tokens - self.max_targets)
+        return self._cut([*tokens], self.max_tokens - room)
 
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
         following = following[: self.max_targets]
@@ -147,7 +151,8 @@ class EncoderDecoderJoining(Joining):
         after = self.tokenizer(text_target=following.strip())["input_ids"]
         return self.tokenizer(prompt)["input_ids"], self._ended(after)
 
-    def prompt(self, prompt: str) -> list[int]:
+    def prompt(self, prompt: str, *, room: int) -> list[int]:
+        del room
         return self._cut(self.tokenizer(prompt)["input_ids"])
 
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:

@@ -67,13 +67,22 @@ def fill_columns(template: str, column: Callable[[str], str]) -> str:
     Raises:
         ConfigError: if a field is no plain name, or there is none.
     """
+    return template.format(**{field: column(field) for field in columns_of(template)})
+
+
+def columns_of(template: str) -> tuple[str, ...]:
+    """The columns that a template names, in order and each once.
+
+    Raises:
+        ConfigError: if a field is no plain name, or there is none.
+    """
     fields = _fields(template)
     if not fields or not all(field.isidentifier() for field in fields):
         raise ConfigError(
             f"task.template: {template!r} is not accepted; it must name columns in braces, and "
             "nothing else (a brace itself is written twice)."
         )
-    return template.format(**{field: column(field) for field in fields})
+    return tuple(dict.fromkeys(fields))
 
 
 def _fields(template: str) -> list[str]:
