@@ -29,7 +29,8 @@ SETTINGS = """
     model.lora.alpha model.lora.dtype model.lora.r model.lora.target_modules model.name
     model.offload model.quantise model.tune output
     privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism privacy.registry seed
-    task.kind task.labels task.objective task.objective_range task.options task.readout task.template
+    task.kind task.labels task.objective task.objective_range task.options task.readout
+    task.template
 """
 
 
