@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "trainer.md"
 
 def test_the_example_runs(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     [example] = re.findall(
-        r"test_documentation\.py -->\n```python\n(.*?)```", DOCS.read_text(), re.S
+        r"test_trainer_documentation\.py -->\n```python\n(.*?)```", DOCS.read_text(), re.S
     )
     monkeypatch.chdir(tmp_path)
 
