@@ -17,7 +17,7 @@ OWN = {field.name for field in dataclasses.fields(ZerothOrderArguments)}
 THEIRS = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
 
 
-@pytest.mark.parametrize("name", [*(set(THEIRS) - OWN), "group_by_length", "warmup_ratio"])
+@pytest.mark.parametrize("name", [*sorted(set(THEIRS) - OWN), "group_by_length", "warmup_ratio"])
 def test_an_argument_of_transformers_is_taken_or_refused_in_a_line_that_helps(name):
     with pytest.raises(ConfigError) as refused:
         ZerothOrderArguments("out", epsilon=2.0, **{name: True})
