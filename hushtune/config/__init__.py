@@ -4,6 +4,7 @@ from hushtune.config.checks import check, check_training, check_units, default_d
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     ADAPTERS,
+    VIRTUAL,
     Config,
     ConfigError,
     DataConfig,
@@ -17,6 +18,7 @@ from hushtune.config.settings import (
 
 __all__ = [
     "ADAPTERS",
+    "VIRTUAL",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -112,7 +112,7 @@ def load_model(model: ModelConfig, task: TaskConfig, data: DataConfig, *, seed: 
         network.config.pad_token_id = tokenizer.pad_token_id
     refuse_coupling(network)
     _refuse_missing_embeddings(network, tokenizer)
-    _refuse_longer_than_positions(network, data.max_length)
+    _refuse_longer_than_positions(network, data.max_length, model.columns_added)
     if quantised_by is not None:
         prepare_stored(network, None if model.dtype == "auto" else _DTYPES[model.dtype])
 
@@ -217,8 +217,12 @@ def _refuse_missing_embeddings(network: Any, tokenizer: Any) -> None:
         )
 
 
-def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
-    """Refuse texts longer than the model has positions; relative positions have no end."""
+def _refuse_longer_than_positions(network: Any, max_length: int, added: int) -> None:
+    """Refuse texts longer than the model has positions; relative positions have no end.
+
+    Args:
+        added: virtual tokens in front of a text, each of which takes a position.
+    """
     text_config = network.config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
     for name, module in network.named_modules():
@@ -227,9 +231,11 @@ def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
         if name.endswith("position_embeddings") and padding is not None:
             positions = module.num_embeddings - padding - 1
     # The last column of a micro-batch is padding, yet it has a position as well.
-    if positions is not None and max_length > positions:
+    if positions is not None and max_length + added > positions:
+        beside = f" with {added} virtual tokens" if added else ""
         raise ConfigError(
-            f"data.max_length: {max_length} is not accepted; the model has {positions} positions."
+            f"data.max_length: {max_length} is not accepted{beside}; the model has {positions} "
+            "positions."
         )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
+
+from hushtune.models.virtual import has_virtual_tokens
 
 #: Prompts that are completed at a time.
 _ROWS = 16
@@ -35,20 +39,30 @@ def complete(
         pad_token_id=end if pad is None else pad,
         decoder_start_token_id=getattr(network.config, "decoder_start_token_id", None),
     )
-    # Prompts of about the same length together.
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    # Padding on the left would come between a text and its virtual tokens.
+    unpadded = has_virtual_tokens(model) and not encoder_decoder
     written: dict[int, str] = {}
-    for start in range(0, len(order), _ROWS):
-        places = order[start : start + _ROWS]
+    for places in _places(prompts, same_length=unpadded):
         some = [prompts[place] for place in places]
         inputs = _padded(some, settings.pad_token_id or 0, left=not encoder_decoder)
         inputs = {name: tensor.to(network.device) for name, tensor in inputs.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # PEFT leaves out positions where there is a prompt; those of unpadded rows follow.
+            warnings.filterwarnings("ignore", message="Position ids are not supported")
             tokens = network.generate(**inputs, generation_config=settings)
         new = tokens if encoder_decoder else tokens[:, inputs["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         written |= zip(places, (text.strip() for text in texts), strict=True)
     return [written[place] for place in range(len(prompts))]
+
+
+def _places(prompts: Sequence[Sequence[int]], *, same_length: bool) -> Iterator[list[int]]:
+    """Where the prompts stand that are completed at a time: of about the same length, or of one."""
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    for _, alike in groupby(order, lambda place: len(prompts[place]) if same_length else 0):
+        places = list(alike)
+        for start in range(0, len(places), _ROWS):
+            yield places[start : start + _ROWS]
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool) -> dict[str, torch.Tensor]:
