@@ -19,12 +19,13 @@ from torch import nn
 
 from hushtune import methods
 from hushtune.answers import for_objective
-from hushtune.config import ADAPTERS, Config, ConfigError, check_units, from_values
+from hushtune.config import ADAPTERS, VIRTUAL, Config, ConfigError, check_units, from_values
 from hushtune.memory import room
 from hushtune.methods import Budget, Settings
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_adapters, moving_parameters
 from hushtune.models.offload import refuse_moving_files, stored
+from hushtune.models.prompts import add_virtual_tokens
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.accounting.search import PrivateSearch
@@ -290,6 +291,7 @@ def prepare(config: Config, *, population: int, try_isolation: bool = True) -> P
             sequences=loaded.readout.sequences,
             expected_rows=budget.batch,
             overhead=cost.overhead,
+            added=config.model.columns_added,
         ),
         distribution=budget.distribution,
         seed=config.seed,
@@ -373,7 +375,9 @@ def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Paramete
     tune = config.model.tune
     if tune == "auto":
         tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
-    if tune in ADAPTERS:
+    if tune in VIRTUAL:
+        add_virtual_tokens(loaded, config.model, config.seed)
+    elif tune in ADAPTERS:
         add_adapters(loaded, tune, config.model.lora, config.seed)
     parameters = moving_parameters(loaded, tune)
     refuse_moving_files(tune, config.model.offload, parameters)
@@ -390,7 +394,12 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, most: int, slices
         return config.method.micro_batch_tokens
     parameter = next(loaded.model.parameters())
     network: Any = getattr(loaded.model, "encoder", loaded.model)
-    a_token = bytes_a_token(network.config, parameter.element_size(), config.data.max_length)
+    a_token = bytes_a_token(
+        network.config,
+        parameter.element_size(),
+        config.data.max_length + config.model.columns_added,
+        keeps_keys=config.model.tune == "prefix",
+    )
     return fitting_tokens(a_token * slices, most, room(parameter.device))
 
 

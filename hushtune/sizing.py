@@ -78,11 +78,15 @@ def needs(name: str, dtype: str, *, all_move: bool, max_length: int) -> Needs:
     return Needs(sum(sizes), scratch, bytes_a_token(config, size, max_length))
 
 
-def bytes_a_token(config: Any, size: int, max_length: int) -> int:
+def bytes_a_token(config: Any, size: int, max_length: int, *, keeps_keys: bool = False) -> int:
     """Bytes of activations, about, that a forward pass without gradients holds for one token.
 
     They are those of the widest moment: a few copies of the hidden state, the inner layer before
     and after its activation function, and one row of attention scores for every head.
+
+    Args:
+        keeps_keys: whether keys and values of all layers stay until the pass ends, as they do in
+            a cache that begins with a prefix.
     """
     text = config.get_text_config()
     hidden = getattr(text, "hidden_size", 1024)
@@ -90,7 +94,11 @@ def bytes_a_token(config: Any, size: int, max_length: int) -> int:
         getattr(text, key, None) or 0 for key in ("intermediate_size", "ffn_dim", "d_ff", "n_inner")
     )
     heads = getattr(text, "num_attention_heads", 16)
-    return size * (6 * hidden + 2 * (inner or 4 * hidden) + heads * max_length)
+    kept = 0
+    if keeps_keys:
+        sharing = heads // (getattr(text, "num_key_value_heads", None) or heads)
+        kept = 2 * getattr(text, "num_hidden_layers", 24) * hidden // sharing
+    return size * (6 * hidden + 2 * (inner or 4 * hidden) + heads * max_length + kept)
 
 
 def fitting_tokens(a_token: int, wanted: int, limit: int) -> int:

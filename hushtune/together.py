@@ -18,6 +18,7 @@ import numpy as np
 from torch import nn
 
 from hushtune.models.offload import streams
+from hushtune.models.virtual import has_prompt
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.task import TextTask
 from hushtune.zo.estimators import Move
@@ -49,9 +50,10 @@ def few_move(model: nn.Module, parameters: Mapping[str, nn.Parameter], direction
     """Whether a copy of the moving parameters for every direction is less than the model.
 
     Never with DoRA: it makes vectors out of moving and frozen weights together, and where those are
-    as long as a pass has rows nobody could tell which they are.
+    as long as a pass has rows nobody could tell which they are. Nor with prompts: PEFT makes the
+    rows of a micro-batch out of them alone, which look like weights that all rows share.
     """
-    if any(".lora_magnitude_vector" in name for name in parameters):
+    if has_prompt(model) or any(".lora_magnitude_vector" in name for name in parameters):
         return False
     moving = sum(parameter.numel() for parameter in parameters.values())
     return moving * directions < sum(parameter.numel() for parameter in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import VIRTUAL, DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import LoadedModel, load_model
 from hushtune.models.moving import add_adapters, moving_parameters
+from hushtune.models.prompts import add_virtual_tokens
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import TextTask
@@ -64,6 +66,8 @@ def make_setting(
     loaded = load_model(model, settings, data, seed=0)
     if tune[0] == "lora":
         add_adapters(loaded, "lora", LoraConfig(r=2, target_modules=tuple(tune[1:])), seed=0)
+    if tune[0] in VIRTUAL:
+        add_virtual_tokens(loaded, dataclasses.replace(model, tune=tune[0]), seed=0)
     parameters = moving_parameters(loaded, tune[0])
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -27,7 +27,7 @@ SETTINGS = """
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
     model.lora.alpha model.lora.dtype model.lora.r model.lora.target_modules model.name
-    model.offload model.quantise model.tune output
+    model.offload model.quantise model.tune model.virtual_tokens output
     privacy.adjacency privacy.delta privacy.epsilon privacy.mechanism privacy.registry seed
     task.kind task.labels task.objective task.objective_range task.options task.readout
     task.template
@@ -140,7 +140,8 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         (
             "model: roberta-large",
             'model: "roberta-large" is not accepted; '
-            "it must be a section with the keys name, tune, dtype, quantise, offload, lora.",
+            "it must be a section with the keys name, tune, dtype, quantise, offload, "
+            "virtual_tokens, lora.",
         ),
         (
             "privacy:",

@@ -168,6 +168,7 @@ def prepare(config: Config, *, units: int) -> Comparison:
         tokens=1024 if tokens == "auto" else tokens,
         sequences=loaded.readout.sequences,
         expected_rows=plan.expected_units,
+        added=config.model.columns_added,
     )
     shortest = example_length(loaded.readout.dummy)
     shapes = [shape for shape in shapes if shape.length >= shortest]

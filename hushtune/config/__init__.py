@@ -10,6 +10,7 @@ from hushtune.config.checks import (
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
     ADAPTERS,
+    VIRTUAL,
     Config,
     ConfigError,
     DataConfig,
@@ -24,6 +25,7 @@ from hushtune.config.sources import DataSet, data_set, same_data
 
 __all__ = [
     "ADAPTERS",
+    "VIRTUAL",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -10,7 +10,7 @@ import json
 import math
 import re
 
-from hushtune.config.settings import Config, ConfigError
+from hushtune.config.settings import ADAPTERS, VIRTUAL, Config, ConfigError
 from hushtune.config.sources import same_data
 
 
@@ -28,14 +28,16 @@ def check(config: Config) -> None:
         data.eval,
         "public data, and not the private training data",
     )
+    ways = "|".join(("auto", "full", *ADAPTERS, "head", "bias", r"last-[1-9]\d*"))
     require(
-        re.fullmatch(r"auto|full|lora|dora|ia3|head|bias|last-[1-9]\d*", model.tune) is not None,
+        re.fullmatch(ways, model.tune) is not None,
         "model.tune",
         model.tune,
-        "full, lora, dora, ia3, head, bias or last-N",
+        f"full, {', '.join(ADAPTERS)}, head, bias or last-N",
     )
     _check_quantise(config)
     _check_offload(config)
+    require(model.virtual_tokens >= 1, "model.virtual_tokens", model.virtual_tokens, "at least 1")
     require(model.lora.r >= 1, "model.lora.r", model.lora.r, "at least 1")
     require(
         0 < model.lora.alpha < math.inf, "model.lora.alpha", model.lora.alpha, "positive and finite"
@@ -102,10 +104,10 @@ def _check_quantise(config: Config) -> None:
     known = ("none", "nf4", "int8", "int4")
     require(model.quantise in known, "model.quantise", model.quantise, accepted)
     require(
-        model.quantise == "none" or model.tune in ("auto", "lora"),
+        model.quantise == "none" or model.tune in ("auto", "lora", *VIRTUAL),
         "model.tune",
         model.tune,
-        f"lora with model.quantise {model.quantise}",
+        f"lora, prompt or prefix with model.quantise {model.quantise}",
     )
     require(
         model.quantise == "none" or model.offload == "none",
@@ -118,10 +120,10 @@ def _check_quantise(config: Config) -> None:
 def _check_offload(config: Config) -> None:
     model = config.model
     require(
-        model.offload == "none" or model.tune != "dora",
+        model.offload == "none" or model.tune not in ("dora", "prompt"),
         "model.offload",
         model.offload,
-        "none with model.tune dora",
+        f"none with model.tune {model.tune}",
     )
 
 

@@ -16,7 +16,10 @@ class ConfigError(ValueError):
 
 
 #: Ways of tuning that leave the model as it is, and put adapters in it.
-ADAPTERS = ("lora", "dora", "ia3")
+ADAPTERS = ("lora", "dora", "ia3", "prompt", "prefix")
+
+#: Those of them that put virtual tokens in front of a text.
+VIRTUAL = ("prompt", "prefix")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class ModelConfig:
     name: str = ""
     """A folder written by save_pretrained, or a name on the hub."""
     tune: str = "auto"
-    """full | lora | dora | ia3 | head | bias | last-N; auto: head for encoders and new heads, else
-    lora."""
+    """full | lora | dora | ia3 | prompt | prefix | head | bias | last-N; auto: head for encoders
+    and new heads, else lora."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto: float32, or what a quantised model was made from."""
     quantise: str = "none"
@@ -53,7 +56,14 @@ class ModelConfig:
     offload: Literal["none", "cpu", "disk"] = "none"
     """Where weights wait that do not fit: in host memory (cpu) or the checkpoint's files (disk).
     Every micro-batch fetches each of them once, for all directions; disk: lora or head only."""
+    virtual_tokens: int = 20
+    """With prompt or prefix, how many stand in front of a text, beside data.max_length."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+
+    @property
+    def columns_added(self) -> int:
+        """Virtual tokens that each text gets."""
+        return self.virtual_tokens if self.tune in VIRTUAL else 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hushtune.config import ConfigError
+from hushtune.models.virtual import columns_in_front
 
 #: Inner products are multiplied by this before the softmax; 5 to 20 did about equally well.
 LOGIT_SCALE = 10.0
@@ -52,8 +53,9 @@ def label_scores(features: Tensor, label_vectors: Tensor) -> Tensor:
 
 
 def embed(encoder: nn.Module, pooling: str, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(rows, width) float32 pooled embeddings of unit length."""
-    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+    """(rows, width) float32 pooled embeddings of unit length; virtual tokens are not pooled."""
+    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    hidden = hidden[:, columns_in_front(encoder) :].float()
     if pooling == "cls":
         pooled = hidden[:, 0]
     else:

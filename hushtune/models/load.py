@@ -112,7 +112,7 @@ def load_model(model: ModelConfig, task: TaskConfig, data: DataConfig, *, seed: 
         network.config.pad_token_id = tokenizer.pad_token_id
     refuse_coupling(network)
     _refuse_missing_embeddings(network, tokenizer)
-    _refuse_longer_than_positions(network, data.max_length)
+    _refuse_longer_than_positions(network, data.max_length, model.columns_added)
     if quantised_by is not None:
         prepare_stored(network, None if model.dtype == "auto" else _DTYPES[model.dtype])
 
@@ -217,13 +217,19 @@ def _refuse_missing_embeddings(network: Any, tokenizer: Any) -> None:
         )
 
 
-def _refuse_longer_than_positions(network: Any, max_length: int) -> None:
-    """Refuse texts longer than the model has positions."""
+def _refuse_longer_than_positions(network: Any, max_length: int, added: int) -> None:
+    """Refuse texts longer than the model has positions.
+
+    Args:
+        added: virtual tokens in front of a text, each of which takes a position.
+    """
     positions = positions_of(network)
     # The last column of a micro-batch is padding, yet it has a position as well.
-    if positions is not None and max_length > positions:
+    if positions is not None and max_length + added > positions:
+        beside = f" with {added} virtual tokens" if added else ""
         raise ConfigError(
-            f"data.max_length: {max_length} is not accepted; the model has {positions} positions."
+            f"data.max_length: {max_length} is not accepted{beside}; the model has {positions} "
+            "positions."
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hushtune.models.load import LoadedModel
 
 #: PEFT's task type by the read-out, so that the adapter folder says what it is for.
-_TASK_TYPES = {
+TASK_TYPES = {
     "mask": None,
     "continuation": "CAUSAL_LM",
     "encoder-decoder": "SEQ_2_SEQ_LM",
@@ -34,20 +34,18 @@ def add_adapters(loaded: LoadedModel, kind: str, lora: LoraConfig, seed: int) ->
     head, and anything else that no checkpoint holds, moves and is saved as a whole.
 
     Args:
-        kind: one of `ADAPTERS`.
+        kind: one of `ADAPTERS`, but for `VIRTUAL`.
 
     Raises:
         ConfigError: if no layer of the model has one of the names in `target_modules`.
     """
     from transformers.pytorch_utils import Conv1D
 
-    readout: Any = loaded.readout
-    inside = loaded.kind == "descriptions"
-    network = readout.model.encoder if inside else readout.model
+    network = base_network(loaded)
     settings: dict[str, Any] = {
-        "task_type": _TASK_TYPES[loaded.kind],
+        "task_type": TASK_TYPES[loaded.kind],
         "target_modules": list(lora.target_modules) or None,
-        "modules_to_save": None if inside else _whole_modules(loaded),
+        "modules_to_save": whole_modules(loaded),
         # GPT-2 keeps its weights transposed.
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in network.modules()),
     }
@@ -68,7 +66,19 @@ def add_adapters(loaded: LoadedModel, kind: str, lora: LoraConfig, seed: int) ->
         adapted = _with_adapter(network, kind, settings | {"target_modules": "all-linear"})
     cast_adapters(adapted, lora)
     _draw_adapters(adapted, seed)
-    if inside:
+    replace_network(loaded, adapted)
+
+
+def base_network(loaded: LoadedModel) -> nn.Module:
+    """What adapters go into: of a sentence encoder with its label vectors, the encoder."""
+    model: Any = loaded.model
+    return model.encoder if loaded.kind == "descriptions" else model
+
+
+def replace_network(loaded: LoadedModel, adapted: nn.Module) -> None:
+    """Put the network with adapters where `base_network` took it from."""
+    readout: Any = loaded.readout
+    if loaded.kind == "descriptions":
         readout.model.encoder = adapted.eval()
     else:
         readout.model = adapted.eval()
@@ -81,13 +91,22 @@ def _with_adapter(model: nn.Module, kind: str, settings: dict[str, Any]) -> Any:
     if kind == "ia3" and settings["target_modules"]:
         # What is named is scaled behind the layer; PEFT's defaults know feed-forward layers.
         settings = settings | {"feedforward_modules": []}
+    return with_peft(model, make(**settings))
+
+
+def with_peft(model: nn.Module, config: Any) -> Any:
+    """The model with PEFT's adapters of this configuration in it."""
+    import peft
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return peft.get_peft_model(model, make(**settings))
+        return peft.get_peft_model(model, config)  # type: ignore[arg-type]
 
 
-def _whole_modules(loaded: LoadedModel) -> list[str] | None:
+def whole_modules(loaded: LoadedModel) -> list[str] | None:
     """Paths of the modules that move as they are beside the adapters."""
+    if loaded.kind == "descriptions":
+        return None
     model = loaded.model
     names = set(loaded.new_parameters)
     if loaded.kind == "head":
@@ -106,7 +125,7 @@ def cast_adapters(adapted: nn.Module, lora: LoraConfig) -> None:
 
 
 def _of_adapter(name: str) -> bool:
-    return ".lora_" in name or ".ia3_" in name
+    return ".lora_" in name or ".ia3_" in name or "prompt_encoder." in name
 
 
 def _draw_adapters(adapted: nn.Module, seed: int) -> None:
@@ -151,7 +170,7 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
         raise ConfigError(
             f"model.tune: {tune} is not accepted for this model, which has no such parameters "
             "(a head that shares its weights with the embeddings is none); it must be one of "
-            "full, lora, dora, ia3, head, bias, last-N."
+            f"full, {', '.join(ADAPTERS)}, head, bias, last-N."
         )
     chosen |= {name for name in named if name in loaded.new_parameters or name == "label_vectors"}
     for name, parameter in named.items():

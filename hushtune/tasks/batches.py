@@ -33,7 +33,13 @@ class Shape:
 
 
 def bucket_shapes(
-    *, max_length: int, tokens: int, sequences: int, expected_rows: float, overhead: int = 30
+    *,
+    max_length: int,
+    tokens: int,
+    sequences: int,
+    expected_rows: float,
+    overhead: int = 30,
+    added: int = 0,
 ) -> list[Shape]:
     """The shapes of a run, by ascending length.
 
@@ -53,16 +59,18 @@ def bucket_shapes(
         sequences: sequences per example (several labels may be scored one by one).
         expected_rows: expected number of examples a step.
         overhead: what a micro-batch costs beside its tokens, in tokens; see `hushtune.sizing`.
+        added: virtual tokens that the model puts in front of each sequence.
     """
     lengths = _lengths(max_length, 4 if expected_rows >= 64 else 2)
     shortest = lengths[0] / 2
     shapes = []
     for shorter, length in zip([shortest, *lengths], lengths, strict=False):
         share = math.log(length / shorter) / math.log(max_length / shortest)
-        best = math.sqrt(2 * share * expected_rows * overhead / (length * sequences))
+        computed = (length + added) * sequences
+        best = math.sqrt(2 * share * expected_rows * overhead / computed)
         # A power of two: kernels treat the rest of an odd number of rows differently.
         rows = 1 << max(0, round(math.log2(best)))
-        while rows > 1 and rows * length * sequences > tokens:
+        while rows > 1 and rows * computed > tokens:
             rows //= 2
         shapes.append(Shape(rows, length))
     return shapes

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
 
 from hushtune.config import require
+from hushtune.models.virtual import has_virtual_tokens
 
 #: Prompts that are continued at a time.
 _ROWS = 16
@@ -100,16 +103,16 @@ def write(
         do_sample=sampling is not None,
         **({} if sampling is None else vars(sampling)),
     )
-    # Prompts of about the same length together.
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    # Padding on the left would come between a text and its virtual tokens.
+    unpadded = has_virtual_tokens(model) and not encoder_decoder
     written: dict[int, Written] = {}
-    rows = 1 if alone else _ROWS
-    for start in range(0, len(order), rows):
-        places = order[start : start + rows]
+    for places in _places(prompts, rows=1 if alone else _ROWS, same_length=unpadded):
         some = [prompts[place] for place in places]
         inputs = _padded(some, settings.pad_token_id or 0, left=not encoder_decoder)
         inputs = {name: tensor.to(network.device) for name, tensor in inputs.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # PEFT leaves out positions where there is a prompt; those of unpadded rows follow.
+            warnings.filterwarnings("ignore", message="Position ids are not supported")
             tokens = network.generate(**inputs, generation_config=settings)
         # A decoder begins with a token of its own.
         new = tokens[:, 1 if encoder_decoder else inputs["input_ids"].shape[1] :].tolist()
@@ -123,6 +126,17 @@ def _until_end(ids: list[int], ends: Collection[int]) -> Written:
         if token in ends:
             return Written(ids[:place], ended=True)
     return Written(ids, ended=False)
+
+
+def _places(
+    prompts: Sequence[Sequence[int]], *, rows: int, same_length: bool
+) -> Iterator[list[int]]:
+    """Places of the prompts that are continued at a time: of about the same length, or of one."""
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    for _, alike in groupby(order, lambda place: len(prompts[place]) if same_length else 0):
+        places = list(alike)
+        for start in range(0, len(places), rows):
+            yield places[start : start + rows]
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool) -> dict[str, torch.Tensor]:

@@ -60,6 +60,7 @@ def test_sums_are_of_each_examples_own_clipped_gradient(arguments, tune, monkeyp
         ("gpt2", "full", PHRASES),
         ("qwen3", "full", WORDS),
         ("t5", "lora", WORDS),
+        ("gpt2", "prefix", WORDS),
     ],
 )
 def test_language_models_too_with_their_tied_weights(tiny, arguments, family, tune, labels):
@@ -89,10 +90,11 @@ def test_a_tied_embedding_and_nothing_else_of_its_kind_holds_them(tiny, argument
     assert {name for name in held if "norm" not in name} == {"model.embed_tokens.weight"}
 
 
-def test_parameters_without_a_gradient_for_each_example_are_refused(tiny, arguments):
-    flags = ("--model.name", tiny("t5"), *WORDS, "--model.tune", "full")
+# Relative positions and prompts are looked up once for all examples.
+@pytest.mark.parametrize(("family", "tune"), [("t5", "full"), ("gpt2", "prompt")])
+def test_parameters_without_a_gradient_for_each_example_are_refused(tiny, arguments, family, tune):
+    flags = ("--model.name", tiny(family), *WORDS, "--model.tune", tune)
     comparison, data = prepared(arguments, *flags)
-    # Relative positions are looked up once for all examples.
     with pytest.raises(ValueError, match="does not find each example's own gradient"):
         comparison.gradients(data, ExitStack())
 

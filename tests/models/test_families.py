@@ -84,6 +84,29 @@ CASES = [
     Case("bert", "ia3", HEAD),
     Case("t5", "ia3", words=tiny_models.SEVERAL),
     Case("encoder", "ia3"),
+    *(Case(family, "prompt") for family in ("bert", "roberta", "deberta", "modernbert")),
+    *(Case(family, "prompt", HEAD) for family in ("bert", "roberta", "deberta", "modernbert")),
+    *(Case(family, "prefix") for family in ("bert", "roberta")),
+    *(Case(family, "prefix", HEAD) for family in ("bert", "roberta")),
+    *(
+        Case(family, tune, words=words)
+        for tune in ("prompt", "prefix")
+        for family, words in (
+            ("opt", tiny_models.SINGLE),
+            ("gpt2", tiny_models.SEVERAL),
+            ("llama", tiny_models.SEVERAL),
+            ("qwen3", tiny_models.SINGLE),
+            ("gemma2", tiny_models.SEVERAL),
+            ("gemma3", tiny_models.SINGLE),
+            ("t5", tiny_models.SEVERAL),
+            ("encoder", tiny_models.SINGLE),
+        )
+    ),
+    *(Case(family, "prefix", HEAD) for family in ("opt", "gpt2", "llama", "qwen3")),
+    Case("gpt2", "prompt", BFLOAT16),
+    Case("roberta", "prompt", BFLOAT16 + HEAD),
+    Case("t5", "prefix", BFLOAT16),
+    Case("llama", "prefix", FLOAT16),
     Case("encoder", "head", PURE),
     Case("encoder", "lora"),
     Case("encoder", "full", BFLOAT16),

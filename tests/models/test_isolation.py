@@ -52,6 +52,12 @@ CASES = [
     ("llama", "lora", tiny_models.SEVERAL, {}),
     ("opt", "last-1", tiny_models.SINGLE, {}),
     ("t5", "full", tiny_models.SINGLE, {}),
+    ("bert", "prompt", tiny_models.SINGLE, {}),
+    ("roberta", "prefix", tiny_models.SINGLE, {"readout": "head"}),
+    ("gpt2", "prefix", tiny_models.SINGLE, {}),
+    ("llama", "prompt", tiny_models.SINGLE, {}),
+    ("t5", "prompt", tiny_models.SEVERAL, {}),
+    ("t5", "prefix", tiny_models.SINGLE, {}),
     ("encoder", "head", tiny_models.SINGLE, {}),
     ("encoder", "full", tiny_models.SINGLE, {}),
 ]

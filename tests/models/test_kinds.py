@@ -13,7 +13,7 @@ from kinds import FLAGS, write
 
 import hushtune
 from hushtune.cli import main
-from hushtune.config import ConfigError
+from hushtune.config import ADAPTERS, ConfigError
 from hushtune.run import replay
 from hushtune.tasks.texts import Choices, Pair
 
@@ -23,6 +23,17 @@ CASES = [
     ("completion", "t5", "lora", ()),
     ("multiple-choice", "llama", "last-1", ("--privacy.mechanism", "laplace")),
     ("multiple-choice", "t5", "full", ()),
+    ("completion", "gpt2", "prompt", ()),
+    ("completion", "llama", "prefix", ()),
+    ("completion", "t5", "prompt", ()),
+    ("completion", "t5", "prefix", ()),
+    ("multiple-choice", "opt", "prompt", ()),
+    ("multiple-choice", "t5", "prefix", ()),
+    ("chat", "qwen3", "prefix", ()),
+    ("language-modelling", "gemma2", "prompt", ()),
+    ("pairs", "bert", "prompt", ()),
+    ("pairs", "bert", "prompt", ("--task.readout", "head")),
+    ("pairs", "t5", "prompt", ()),
     ("chat", "qwen3", "lora", ("--data.max-length", "64")),
     ("language-modelling", "opt", "full", ("--model.dtype", "bfloat16")),
     ("language-modelling", "llama", "head", ()),
@@ -70,7 +81,7 @@ def test_a_kind_of_task_trains_replays_evaluates_and_answers(
 
     again = tmp_path / "again"
     replay(run / "ledger.jsonl", model=None, out=again)
-    saved = "adapter" if tune == "lora" else "model"
+    saved = "adapter" if tune in ADAPTERS else "model"
     for path in (run / saved).rglob("*.safetensors"):
         assert path.read_bytes() == (again / path.relative_to(run)).read_bytes()
 

@@ -203,6 +203,7 @@ def _config(folder: str, data: str, **model: Any) -> Config:
     [
         ("opt", {"offload": "disk", "tune": "lora"}),
         ("llama", {"offload": "disk", "tune": "lora"}),
+        ("llama", {"offload": "disk", "tune": "prefix"}),
         ("opt", {"offload": "cpu", "tune": "full"}),
     ],
 )
@@ -284,6 +285,7 @@ def test_weights_that_are_read_behind_the_back_of_their_module_are_no_numbers():
         ("opt", ("--model.offload", "disk")),
         ("llama", ("--model.offload", "disk")),
         ("opt", ("--model.offload", "cpu", "--model.tune", "full")),
+        ("t5", ("--model.offload", "disk", "--model.tune", "prefix")),
         ("encoder", ("--model.offload", "disk")),
         ("bert", ("--model.offload", "disk", "--task.readout", "head")),
     ],

@@ -119,9 +119,9 @@ def _command(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return json.loads(said.out)
 
 
-def _flags(folder: str, run: Path, data: str, *more: str) -> list[str]:
+def _flags(folder: str, run: Path, data: str, *more: str, tune: str = "lora") -> list[str]:
     return [
-        "--model.name", folder, "--model.tune", "lora", "--data.train", data,
+        "--model.name", folder, "--model.tune", tune, "--data.train", data,
         "--data.max-length", "32", "--task.labels", "negative", "terrible", "positive", "great",
         "--method.steps", "3", "--method.batch", "6", "--method.directions", "2",
         "--privacy.epsilon", "4", "--output", str(run), *more,
@@ -164,6 +164,32 @@ def test_a_quantised_base_trains_replays_verifies_and_serves_elsewhere(
     plain = _elsewhere(folder, run, dtype)
     assert _agreement(_logits(quantised, session), expected) > 0.999
     assert 0.9 < _agreement(_logits(plain, session), expected) < 1
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "tune"),
+    [("opt", "nf4", "prompt"), ("llama", "int8", "prefix"), ("llama", "int4", "prompt")],
+)
+def test_virtual_tokens_stand_in_front_of_a_quantised_base(
+    family, method, tune, wide, tmp_path: Path, capsys
+):
+    data = write_reviews(tmp_path / "train.jsonl", 12)
+    folder, run, again = wide(family), tmp_path / "run", tmp_path / "again"
+    _command(capsys, "train", *_flags(folder, run, data, "--model.quantise", method, tune=tune))
+    session = replay(run / "ledger.jsonl", model=None, out=again)
+    saved = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert saved == (again / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert [name.split(".")[0] for name in session.parameters] == ["prompt_encoder"]
+    _command(capsys, "verify", str(run), "--model", folder)
+
+    inputs = {"input_ids": torch.arange(5, 15).view(2, 5), "attention_mask": torch.ones(2, 5)}
+    restored: Any = hushtune.load(run)._readout.model
+    options = {"quantization_config": _library_settings(method, torch.float32)}
+    with torch.no_grad():
+        expected = session.loaded.model(**inputs).logits
+        assert torch.equal(restored(**inputs).logits, expected)
+        found = _elsewhere(folder, run, "float32", **options)(**inputs).logits
+    assert _agreement(found, expected) > 0.999
 
 
 def _elsewhere(folder: str, run: Path, dtype: str, **options: Any) -> Any:

@@ -9,9 +9,10 @@ import pytest
 import tiny_models
 import torch
 
-from hushtune.config import DataConfig, LoraConfig, ModelConfig, TaskConfig
+from hushtune.config import VIRTUAL, DataConfig, LoraConfig, ModelConfig, TaskConfig
 from hushtune.models.load import load_model
 from hushtune.models.moving import add_adapters, moving_parameters
+from hushtune.models.prompts import add_virtual_tokens
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import Move
 from hushtune.zo.losses import MovedLosses
@@ -41,6 +42,8 @@ def _task(folder: str, tune: str, **task: str):
             loaded, "lora", LoraConfig(r=2, target_modules=("1.self_attn.q_proj",)), seed=0
         )
         tune = "lora"
+    if tune in VIRTUAL:
+        add_virtual_tokens(loaded, ModelConfig(name=folder, tune=tune), seed=0)
     parameters = moving_parameters(loaded, tune)
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -64,6 +67,10 @@ def _task(folder: str, tune: str, **task: str):
     ("encoder", "last-1", {}, 1),
     ("bert", "full", {}, 0),
     ("opt", "bias", {}, 0),
+    ("gpt2", "prefix", {}, 0),
+    ("bert", "prompt", {}, 0),
+    ("t5", "prompt", {}, 0),
+    ("t5", "prefix", {}, 2),
 ])  # fmt: skip
 def test_sharing_saves_passes_and_changes_no_bit(family, tune, task, depth, tiny):
     task, parameters = _task(tiny(family), tune, **task)

@@ -43,6 +43,10 @@ CASES = [
     ("qwen3", ("full",), tiny_models.SINGLE, {"kind": "completion"}),
     ("opt", ("lora",), tiny_models.SINGLE, {"kind": "multiple-choice"}),
     ("t5", ("lora",), tiny_models.SINGLE, {"kind": "completion"}),
+    ("bert", ("prefix",), tiny_models.SINGLE, {"readout": "head"}),
+    ("gpt2", ("prefix",), tiny_models.SEVERAL, {}),
+    ("llama", ("prefix",), tiny_models.SINGLE, {"kind": "completion"}),
+    ("t5", ("prefix",), tiny_models.SEVERAL, {}),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hushtune.models.virtual import columns_in_front
 from hushtune.zo.losses import Inputs
 
 
@@ -154,12 +155,13 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def logits_at(model: nn.Module, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
-    """(rows, positions, vocabulary) logits at the given (rows, positions) only.
+    """(rows, positions, vocabulary) logits at the given (rows, positions) of the text only.
 
     The vocabulary-sized product is computed where it is needed and nowhere else: rows are picked
     on their way into the output embedding. Models that do not call it get all their logits
     computed and picked afterwards.
     """
+    positions = positions + columns_in_front(model)
     picked = False
 
     def pick(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hushtune.config import ConfigError
+from hushtune.models.virtual import encode
 from hushtune.tasks.readouts.base import (
     Example,
     TokenSequence,
@@ -117,9 +118,10 @@ class EncoderDecoderReadOut(ClassifyingReadOut):
         from transformers.modeling_outputs import BaseModelOutput
 
         model: Any = self.model
-        hidden = model.get_encoder()(**inputs).last_hidden_state
+        hidden = encode(model, inputs)
         rows, device = len(hidden), hidden.device
         output = model(
+            input_ids=_each(inputs["input_ids"], self.labels),  # PEFT counts their rows
             encoder_outputs=BaseModelOutput(last_hidden_state=_each(hidden, self.labels)),
             attention_mask=_each(inputs["attention_mask"], self.labels),
             decoder_input_ids=self._decoder_inputs.to(device).repeat(rows, 1),

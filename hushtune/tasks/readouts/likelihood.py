@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hushtune.models.virtual import columns_in_front
 from hushtune.tasks.readouts.base import logits_at
 from hushtune.zo.losses import Inputs
 
@@ -77,11 +78,12 @@ class TokenLikelihoods:
 
     def _hidden(self, inputs: Inputs, positions: Tensor) -> Any:
         """(rows, positions, width) that goes into the output embedding; None if nothing does."""
+        columns = positions + columns_in_front(self._model)
         found: list[Tensor] = []
 
         def take(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden, *rest = arguments
-            index = positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+            index = columns.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
             found.append(hidden.gather(1, index))
             return (hidden[:, :0], *rest)
 

@@ -71,6 +71,10 @@ class MaskReadOut(ClassifyingReadOut):
         positions = torch.tensor([sequence.positions for sequence in sequences])
         return super()._extra_inputs(sequences, length) | {"positions": positions}
 
+    @property
+    def _typed(self) -> bool:
+        return False  # a filled template is one text to the model
+
     def scores(self, inputs: Inputs) -> Tensor:
         inputs = dict(inputs)
         positions = inputs.pop("positions")
