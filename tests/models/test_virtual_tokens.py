@@ -25,6 +25,7 @@ from hushtune.session import load_moving
 from hushtune.sizing import bytes_a_token
 from hushtune.tasks.batches import bucket_shapes
 from hushtune.tasks.data import LabelledText
+from hushtune.tasks.readouts import likelihood
 from hushtune.tasks.texts import Pair
 from hushtune.zo.estimators import moves
 from hushtune.zo.probe import Slopes
@@ -51,6 +52,20 @@ def test_a_completion_is_written_as_it_is_scored(family, tune, tiny):
             written.append(int(next_logits.argmax()))
         assert loaded.tokenizer.decode(written, skip_special_tokens=True).strip() == text
     assert len({*found}) > 1
+
+
+@pytest.mark.parametrize("tune", ["prompt", "prefix"])
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_logits_are_made_a_block_of_positions_at_a_time(family, tune, tiny, monkeypatch):
+    monkeypatch.setattr(likelihood, "_BLOCK_ROWS", 4)
+    loaded = load(tiny(family), tune, kind="completion")
+    texts = [loaded.readout.text_of(text) for text in TEXTS]
+    losses_of(loaded, texts)  # finds out whether the model's logits can be made so
+    seen: list[int] = []
+    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    head.register_forward_hook(lambda _, __, output: seen.append(output.shape[:-1].numel()))
+    losses_of(loaded, texts)
+    assert max(seen) == 4 < sum(seen)
 
 
 @pytest.mark.parametrize("tune", ["prompt", "prefix"])
