@@ -209,7 +209,7 @@ def test_a_tuned_encoder_serves_the_scores_of_its_labels_to_sentence_transformer
     found = sentence_transformers.SentenceTransformer(str(run / "model"), device="cpu").encode(
         texts, convert_to_tensor=True
     )
-    readout = hushtune.load(run)._readout
+    readout = hushtune.load(run).readout
     with torch.no_grad():
         expected = readout.scores(readout.collate([readout.encode(t) for t in texts], 32))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
