@@ -209,7 +209,7 @@ def test_an_encoder_decoder_writes_completions(runs: Runs):
 
 def written(tuned: TunedModel, count: int, **settings: Any) -> list[Written]:
     """First tokens of documents."""
-    readout: Any = tuned._readout
+    readout: Any = tuned.readout
     with generating.public_randomness(0, torch.device("cpu")):
         return generating.write(
             tuned.model, tuned.tokenizer, [readout.begin("", room=8)] * count,
@@ -219,7 +219,7 @@ def written(tuned: TunedModel, count: int, **settings: Any) -> list[Written]:
 
 def test_tokens_are_drawn_as_the_model_has_them(runs: Runs):
     tuned = hushtune.load(runs("language-modelling"))
-    readout: Any = tuned._readout
+    readout: Any = tuned.readout
     with torch.no_grad():
         logits = tuned.model(torch.tensor([readout.begin("", room=8)])).logits[0, -1].double()
     likelihoods = logits.softmax(dim=-1)
@@ -294,7 +294,7 @@ def test_a_turn_ends_where_the_chat_template_ends_it(
     run = runs("chat")
     tuned = hushtune.load(run)
     tuned.tokenizer.chat_template = template
-    readout: Any = tuned._readout
+    readout: Any = tuned.readout
     readout._learn_surroundings()
     Said(tuned, monkeypatch, saying)
     asked = [{"messages": [{"role": "user", "content": "why"}]}]

@@ -156,7 +156,7 @@ def test_a_quantised_base_trains_replays_verifies_and_serves_elsewhere(
     _command(capsys, "verify", str(run), "--model", folder)
 
     expected = _logits(session.loaded.model, session)
-    restored: Any = hushtune.load(run)._readout.model
+    restored: Any = hushtune.load(run).readout.model
     assert torch.equal(_logits(restored, session), expected)
     quantised = _elsewhere(folder, run, dtype, quantization_config=_library_settings(
         method, getattr(torch, dtype)
@@ -183,7 +183,7 @@ def test_virtual_tokens_stand_in_front_of_a_quantised_base(
     _command(capsys, "verify", str(run), "--model", folder)
 
     inputs = {"input_ids": torch.arange(5, 15).view(2, 5), "attention_mask": torch.ones(2, 5)}
-    restored: Any = hushtune.load(run)._readout.model
+    restored: Any = hushtune.load(run).readout.model
     options = {"quantization_config": _library_settings(method, torch.float32)}
     with torch.no_grad():
         expected = session.loaded.model(**inputs).logits
