@@ -60,6 +60,26 @@ def with_chat(folder: str, out: Path, template: str = CHAT_TEMPLATE) -> str:
     return str(out)
 
 
+def with_types(folder: str, out: Path) -> str:
+    """Write a tiny encoder again, whose tokenizer tells which of two texts a token is of."""
+    import shutil
+
+    import transformers
+
+    shutil.copytree(folder, out)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(out)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save_pretrained(out)
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (out / "tokenizer_config.json").write_text(json.dumps(settings))
+    return str(out)
+
+
 def _word_pieces() -> Any:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -179,11 +179,9 @@ class _LinearHead(nn.Module):
         self.head = nn.Linear(width, labels, bias=False, device="meta")
         self.head.weight = classifier.label_vectors
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, **inputs: Tensor) -> Tensor:
         """(rows, labels) scores."""
-        return LOGIT_SCALE * self.head(
-            embed(self.encoder, self._pooling, input_ids, attention_mask)
-        )
+        return LOGIT_SCALE * self.head(embed(self.encoder, self._pooling, **inputs))
 
 
 def _opacus() -> Any:

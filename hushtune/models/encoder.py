@@ -36,13 +36,13 @@ class EncoderClassifier(nn.Module):
         self.pooling = pooling
         self.label_vectors = nn.Parameter(label_vectors)
 
-    def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(rows, width) float32 embeddings of unit length."""
-        return embed(self.encoder, self.pooling, input_ids, attention_mask)
+    def features(self, **inputs: Tensor) -> Tensor:
+        """(rows, width) float32 embeddings of unit length; see `embed`."""
+        return embed(self.encoder, self.pooling, **inputs)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(rows, labels) scores."""
-        return label_scores(self.features(input_ids, attention_mask), self.label_vectors)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """(rows, labels) scores; see `embed`."""
+        return label_scores(self.features(**inputs), self.label_vectors)
 
 
 def label_scores(features: Tensor, label_vectors: Tensor) -> Tensor:
@@ -52,14 +52,19 @@ def label_scores(features: Tensor, label_vectors: Tensor) -> Tensor:
     return LOGIT_SCALE * flat.view(-1, *leading, labels).movedim(0, -2)
 
 
-def embed(encoder: nn.Module, pooling: str, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(rows, width) float32 pooled embeddings of unit length; virtual tokens are not pooled."""
-    hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+def embed(encoder: nn.Module, pooling: str, **inputs: Tensor) -> Tensor:
+    """(rows, width) float32 pooled embeddings of unit length; virtual tokens are not pooled.
+
+    Args:
+        inputs: what the tokenizer makes of texts: `input_ids`, `attention_mask` and, of pairs,
+            `token_type_ids` where the encoder is told which text a token is of.
+    """
+    hidden = encoder(**inputs).last_hidden_state
     hidden = hidden[:, columns_in_front(encoder) :].float()
     if pooling == "cls":
         pooled = hidden[:, 0]
     else:
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        weights = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
     return functional.normalize(pooled, dim=-1)
 
@@ -103,7 +108,5 @@ def describe_labels(
     with torch.no_grad():
         for description in descriptions:
             inputs = tokenizer(description, return_tensors="pt").to(device)
-            vectors.append(
-                embed(encoder, pooling, inputs["input_ids"], inputs["attention_mask"])[0].cpu()
-            )
+            vectors.append(embed(encoder, pooling, **inputs)[0].cpu())
     return torch.stack(vectors)

@@ -7,6 +7,7 @@ better start, as Li & Liang found, but come from forward passes, whose bits mach
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hushtune.models.load import LoadedModel
 
 #: Errors by which PEFT and transformers say that a model cannot be given virtual tokens.
-_UNFIT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNFIT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, UserWarning)
 
 #: How far padding may change scores, as a share of the largest, in 32 bits and in fewer.
 _ROUNDING = {True: 1e-3, False: 1e-1}
@@ -115,7 +116,9 @@ def _why_unfit(adapted: Any, readout: ReadOut, example: Example) -> str:
     def scores(length: int) -> torch.Tensor:
         return readout.scores(readout.collate([example], length))
 
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # PEFT goes on without what tells a sentence encoder which of two texts a token is of.
+        warnings.filterwarnings("error", message="Token type ids are not supported")
         padded, bare = scores(columns), scores(columns - 1)
     if not parameters_reached(dict([_virtual(adapted)]), lambda: scores(columns)):
         return "its scores do not depend on them"

@@ -80,7 +80,9 @@ class TextTask:
     def features(self, inputs: Inputs) -> Tensor:
         """(rows, width) features of an `EncoderClassifier`'s frozen encoder."""
         classifier: Any = self.model
-        return classifier.features(inputs["input_ids"], inputs["attention_mask"])
+        return classifier.features(
+            **{name: tensor for name, tensor in inputs.items() if name != "labels"}
+        )
 
     def features_of(self, rows: np.ndarray) -> Tensor:
         """(rows, width) features of rows of the data; every text is encoded once."""

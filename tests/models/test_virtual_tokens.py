@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 import transformers
-from tokenizers import processors
 from torch import Tensor
 from virtual_tokens import COUNT, LABELS, TEXTS, configured, load, logits, losses_of, tokens
 
@@ -95,21 +93,12 @@ def test_virtual_tokens_come_from_the_public_seed_alone(family, tune, tiny):
 
 @pytest.mark.parametrize("tune", ["prompt", "prefix"])
 def test_a_model_is_told_which_of_two_texts_a_token_is_of(tune, tiny, tmp_path: Path):
-    shutil.copytree(tiny("bert"), tmp_path, dirs_exist_ok=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    folder = tiny_models.with_types(tiny("bert"), tmp_path / "typed")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     pair = Pair("a very good film", "so bad")
 
     def loaded(**task: str) -> LoadedModel:
-        config = configured(str(tmp_path), tune, **task)
+        config = configured(folder, tune, **task)
         data = dataclasses.replace(config.data, second="other")
         return load_moving(dataclasses.replace(config, data=data))[0]
 
