@@ -1,19 +1,21 @@
 """Real processes, killed in the middle of a run: the same command goes on, and no charge is lost.
 
-The moment is chosen by watching the ledger. A kill between a charge and its release loses that
-release for good: it is never drawn again.
+A process stops itself at a chosen line of its ledger, and is dealt with there. A kill between a
+charge and its release loses that release for good: it is never drawn again. Kills at moments that
+nobody chose are those of test_kill_anywhere.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,26 @@ STEPS = 60
 
 #: Seconds. A process imports torch before it does anything, on a machine that may be busy.
 PATIENCE = 180
+
+#: The command line, but for one stop after a line ("charge" or "release") of a step or a later one.
+STOPS_ITSELF = """
+import os, signal, sys
+from hushtune.cli import main
+from hushtune.privacy.ledger import Ledger
+
+line, least = sys.argv.pop(1), int(sys.argv.pop(1))
+write = getattr(Ledger, line)
+
+def write_and_stop(ledger, *content):
+    written = write(ledger, *content)
+    if (content[0] if content else written) >= least:
+        setattr(Ledger, line, write)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return written
+
+setattr(Ledger, line, write_and_stop)
+main()
+"""
 
 Lines = list[dict]
 
@@ -42,35 +64,24 @@ class Run:
         """The whole lines of the ledger."""
         return [json.loads(line) for line in self.ledger.read_bytes().split(b"\n")[:-1]]
 
-    def start(self) -> subprocess.Popen[str]:
-        """The run in a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "hushtune", *self._arguments],
+    def start_and_stop(self, line: str, step: int) -> subprocess.Popen[str]:
+        """The run in a process of its own, stopped after the `line` of a step, or a later one."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", STOPS_ITSELF, line, str(step), *self._arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        changes = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+        change = os.waitid(os.P_PID, process.pid, changes)
+        assert change is not None
+        assert change.si_code == os.CLD_STOPPED, process.communicate()
+        assert line in self.lines()[-1]
+        return process
 
-    def freeze(self, process: subprocess.Popen[str], when: Callable[[Lines], bool]) -> None:
-        """Stop a process where its ledger satisfies `when`."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "the ledger never came to that"
-            if not self.ledger.exists():
-                time.sleep(0.001)
-                continue
-            process.send_signal(signal.SIGSTOP)
-            time.sleep(0.002)
-            if when(self.lines()):
-                return
-            process.send_signal(signal.SIGCONT)
-            time.sleep(0.0005)
-
-    def kill(self, when: Callable[[Lines], bool]) -> Lines:
-        """Start a process, kill it where its ledger satisfies `when`; returns the ledger."""
-        process = self.start()
-        self.freeze(process, when)
+    def kill(self, line: str, step: int) -> Lines:
+        """Start a process, kill it right after the `line` of a step; returns the ledger."""
+        process = self.start_and_stop(line, step)
         process.kill()
         process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGKILL
@@ -102,11 +113,6 @@ def releases(lines: Lines) -> list[int]:
     return [line["release"] for line in lines if "release" in line]
 
 
-def within_step(least: int) -> Callable[[Lines], bool]:
-    """Between the charge and the release of some step, after `least` others."""
-    return lambda lines: len(charges(lines)) > least and "charge" in lines[-1]
-
-
 def check_finished(run: Run, lost: set[int]) -> None:
     """The run is complete, tells the truth about its budget, and is what its ledger says."""
     lines = run.lines()
@@ -131,7 +137,7 @@ def check_finished(run: Run, lost: set[int]) -> None:
 
 
 def test_killed_and_interrupted_within_a_step_the_same_command_goes_on(run: Run, tmp_path: Path):
-    before = run.kill(within_step(2))
+    before = run.kill("charge", 2)
     killed = before[-1]["charge"]
     assert charges(before) == list(range(killed + 1))
     assert releases(before) == list(range(killed))
@@ -148,8 +154,7 @@ def test_killed_and_interrupted_within_a_step_the_same_command_goes_on(run: Run,
     assert run.lines() == before
 
     # While one process goes on, there is no other.
-    process = run.start()
-    run.freeze(process, within_step(25))
+    process = run.start_and_stop("charge", 25)
     assert run.train() == (
         1,
         {},
@@ -199,7 +204,7 @@ def refuse_another_run(run: Run, rows: Path) -> None:
 
 
 def test_killed_between_the_last_step_and_the_model_it_is_saved_by_the_next_run(run: Run):
-    before = run.kill(lambda lines: releases(lines)[-1:] == [STEPS - 1])
+    before = run.kill("release", STEPS - 1)
     assert not (run.folder / "summary.json").exists()
     code, _, complaint = run.train()
     assert code == 0, complaint
@@ -239,8 +244,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_same_command_goes_on(run: 
 def test_twenty_kills_at_any_moment_lose_nothing_but_their_own_release(run: Run):
     before: Lines = []
     for kill in range(20):
-        process = run.start()
-        run.freeze(process, lambda lines, least=2 * kill: len(charges(lines)) > least)
+        process = run.start_and_stop("charge", 2 * kill)
         process.send_signal(signal.SIGCONT)
         time.sleep(random.uniform(0, 0.01))
         process.kill()
