@@ -11,7 +11,7 @@ from torch import nn
 
 from hushtune.models.load import LoadedModel
 from hushtune.models.offload import streams
-from hushtune.tasks.batches import Shape
+from hushtune.tasks.batches import Shape, one_row_each, shapes_of_few
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.dummy_text import dummy_texts
 from hushtune.tasks.readouts import Example, ReadOut, example_length
@@ -27,9 +27,6 @@ from hushtune.zo.substitution import parameters_reached
 
 #: The only parameter that moves when an encoder's head is tuned.
 LABEL_VECTORS = "label_vectors"
-
-#: Rows of the micro-batches that slopes are measured in, at most.
-_ROWS_OF_SLOPES = 8
 
 #: Rows of dummy text, about; each text stands there with several labels in turn.
 _DUMMY_ROWS = 48
@@ -117,17 +114,16 @@ def run_probe(
     )
     if isolation:
         coupled = coupled_shapes(losses, loaded.readout, shapes, candidates[0], directions_a_step)
-        alone = [replace(shape, rows=1) for shape in coupled]
+        alone = one_row_each(coupled, coupled)
         if coupled_shapes(losses, loaded.readout, alone, candidates[0], directions_a_step):
             raise ProbeError(
                 "model.name: the loss of a text on its own changes from one forward pass to the "
                 "next; expected a model without memory and without chance."
             )
-        shapes = [replace(shape, rows=1) if shape in coupled else shape for shape in shapes]
+        shapes = one_row_each(shapes, coupled)
     task = TextTask(loaded.readout, dummies, shapes)
     losses = make(task, shapes)
-    # The few dummy texts would leave most rows of the run's micro-batches empty.
-    small = [replace(shape, rows=min(shape.rows, _ROWS_OF_SLOPES)) for shape in shapes]
+    small = shapes_of_few(shapes, loaded.readout.sequences)
     few = TextTask(loaded.readout, dummies, small)
     scale, slopes = choose_scale(
         make(few, small),

@@ -55,6 +55,9 @@ from hushtune.zo.update import Update
 #: Versions that the numbers of a run depend on.
 _VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
 
+#: A λ at which a loss is seen to move, whatever the dtype.
+_ANY_SCALE = 1e-2
+
 #: Expected number of times that a row is sampled in a run, from which on its frozen layers'
 #: outputs are kept.
 _WORTH_KEEPING = 2.0
@@ -274,6 +277,7 @@ def prepare(config: Config, *, population: int, try_isolation: bool = True) -> P
         )
     check_units(config, population)
     objective = objective_of(config.task)
+    scale = _given(config.method.perturbation_scale)
     loaded, tune, parameters = load_moving(config)
     head_only = is_head(parameters)
     budget = budget_of(config, head_only=head_only, population=population)
@@ -297,7 +301,8 @@ def prepare(config: Config, *, population: int, try_isolation: bool = True) -> P
         seed=config.seed,
         directions_a_step=budget.directions,
         tokens=tokens,
-        perturbation_scale=_given(config.method.perturbation_scale),
+        # Answers choose λ below; until then any will do that moves losses in every dtype.
+        perturbation_scale=scale if objective is None else scale or _ANY_SCALE,
         isolation=try_isolation and config.privacy.mechanism != "none",
     )
     if objective is not None:
@@ -307,7 +312,7 @@ def prepare(config: Config, *, population: int, try_isolation: bool = True) -> P
             loaded,
             dict.fromkeys(parameters, 1.0),
             make_directions(config.seed, probe.parameters, budget.distribution),
-            perturbation_scale=_given(config.method.perturbation_scale),
+            perturbation_scale=scale,
         )
     return Prepared(loaded, tune, head_only, population, probe, try_isolation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hushtune.core.examples import Examples, LossesOf
-from hushtune.tasks.batches import Batcher, Shape
+from hushtune.tasks.batches import Batcher, Shape, one_row_each, shapes_of_few
 from hushtune.zo.losses import Inputs, MicroBatch
 
 #: The tensors of one example, by name, without an axis for rows.
 Example = Mapping[str, Tensor]
 
-#: Public examples that slopes are measured on, and rows of their micro-batches, at most.
+#: Public examples that slopes are measured on, at most.
 _SLOPE_EXAMPLES = 48
-_ROWS_OF_SLOPES = 8
 
 #: Public examples that must fit into a shape for it to be used: one fills, two are told apart.
 _LEAST_PUBLIC = 3
@@ -82,10 +80,7 @@ class Bucketed(Examples):
     def public_batches(self) -> list[MicroBatch]:
         step = -(-len(self._public) // _SLOPE_EXAMPLES)
         few = self._public[::step]
-        small = [
-            dataclasses.replace(shape, rows=min(shape.rows, _ROWS_OF_SLOPES))
-            for shape in self.shapes
-        ]
+        small = shapes_of_few(self.shapes)
         return list(self._batches(self._batcher_of(few, small), np.arange(len(few))))
 
     def of_public(self, shape: Shape, numbers: Sequence[int]) -> Inputs:
@@ -98,10 +93,7 @@ class Bucketed(Examples):
         return self._collated(examples, shape.length)
 
     def separate(self, coupled: Sequence[Shape]) -> None:
-        self.shapes = [
-            dataclasses.replace(shape, rows=1) if shape in coupled else shape
-            for shape in self.shapes
-        ]
+        self.shapes = one_row_each(self.shapes, coupled)
         self._batcher = self._batcher_of(self._data, self.shapes)
 
     def described(self) -> dict[str, Any]:

@@ -16,6 +16,10 @@ import numpy as np
 
 Encoded = TypeVar("Encoded")
 
+#: Rows of micro-batches of a few public examples, at most; and tokens, unless a run's have more.
+_ROWS_OF_FEW = 8
+_TOKENS_OF_FEW = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -74,6 +78,25 @@ def bucket_shapes(
             rows //= 2
         shapes.append(Shape(rows, length))
     return shapes
+
+
+def one_row_each(shapes: Sequence[Shape], coupled: Sequence[Shape]) -> list[Shape]:
+    """The shapes, those of them that are coupled with a single row."""
+    return [dataclasses.replace(shape, rows=1) if shape in coupled else shape for shape in shapes]
+
+
+def shapes_of_few(shapes: Sequence[Shape], sequences: int = 1) -> list[Shape]:
+    """The shapes with rows that suit a few public examples, whatever a step of the run expects.
+
+    Rows of large micro-batches would be left empty, and many small ones would be many passes.
+    """
+    largest = max(shape.rows * shape.length * sequences for shape in shapes)
+    tokens = max(_TOKENS_OF_FEW, largest)
+
+    def rows(shape: Shape) -> int:
+        return min(_ROWS_OF_FEW, max(1, tokens // (shape.length * sequences)))
+
+    return [dataclasses.replace(shape, rows=rows(shape)) for shape in shapes]
 
 
 def _lengths(max_length: int, parts: int) -> list[int]:

@@ -8,7 +8,7 @@ parameters that a module reads directly are found as well as those of standard l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -65,7 +65,8 @@ class Substitution(TorchFunctionMode):
         kwargs: dict[str, Any],
         replace: Callable[[str, Tensor], Tensor],
     ) -> Any:
-        if asks_for_values(func):
+        # Most operations meet no parameter, and there are as many operations as a model has lines.
+        if (self._may_hold(args) or self._may_hold(kwargs.values())) and asks_for_values(func):
             args = tuple(self._exchange(argument, replace) for argument in args)
             kwargs = {key: self._exchange(argument, replace) for key, argument in kwargs.items()}
         return func(*args, **kwargs)
@@ -73,6 +74,14 @@ class Substitution(TorchFunctionMode):
     def _name(self, tensor: Tensor) -> str | None:
         """The moving parameter's name; None for any other tensor."""
         return self._name_of.get(id(tensor))
+
+    def _may_hold(self, arguments: Iterable[Any]) -> bool:
+        """Whether a moving parameter is among the arguments, or a list where one might be."""
+        name_of = self._name_of
+        for argument in arguments:
+            if id(argument) in name_of or isinstance(argument, (list, tuple)):
+                return True
+        return False
 
     def _exchange(self, argument: Any, replace: Callable[[str, Tensor], Tensor]) -> Any:
         if isinstance(argument, Tensor):
