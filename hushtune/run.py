@@ -112,9 +112,9 @@ def train(
 
 def open_session(config: Config, ledger: Path, *, units: int) -> Session:
     """The session of a new run, or the one that the ledger in the run folder began with."""
-    if not ledger.exists() or b"\n" not in ledger.read_bytes():
+    record = ledgers.begun(ledger)
+    if record is None:
         return sessions.begin(config, units=units)
-    record = ledgers.read(ledger)
     header = record.header
     changed = configuration.differences(configuration.from_values(header["config"]), config)
     if changed:

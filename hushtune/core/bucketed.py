@@ -84,13 +84,19 @@ class Bucketed(Examples):
         return list(self._batches(self._batcher_of(few, small), np.arange(len(few))))
 
     def of_public(self, shape: Shape, numbers: Sequence[int]) -> Inputs:
+        return self._collated([self._numbered(shape, each) for each in numbers], shape.length)
+
+    def unpadded(self, shape: Shape, number: int) -> Inputs:
+        """A row of `of_public` on its own, as long as it is."""
+        example = self._numbered(shape, number)
+        return self._collated([example], self.columns(example) - 1)
+
+    def _numbered(self, shape: Shape, number: int) -> Example:
+        """The shortest public example is 0; from 1 on, the others that fit, the longest first."""
+        if number == 0:
+            return self._public[0]
         fitting = [each for each in self._public[1:] if self.columns(each) <= shape.length]
-        longest_first = fitting[::-1]
-        examples = [
-            longest_first[(number - 1) % len(fitting)] if number else self._public[0]
-            for number in numbers
-        ]
-        return self._collated(examples, shape.length)
+        return fitting[::-1][(number - 1) % len(fitting)]
 
     def separate(self, coupled: Sequence[Shape]) -> None:
         self.shapes = one_row_each(self.shapes, coupled)

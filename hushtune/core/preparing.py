@@ -123,9 +123,9 @@ def prepare(
         described = examples.described() | dict(facts or {})
         _require_same(header, config, described, examples.module, moving, population, ledger)
     losses = _losses(examples, moving, prefix, config.seed, header["settings"]["distribution"])
-    if record is not None and (
-        coupled := _coupled(losses, examples, header["settings"]["perturbation_scale"])
-    ):
+    scale = header["settings"]["perturbation_scale"]
+    goes_on = record is not None and charges < header["steps"]
+    if goes_on and (coupled := _coupled(losses, examples, scale)):
         raise LedgerError(
             f"on this machine {coupled[0].rows} examples touch each other's losses; go on where "
             "the run began, or begin a new run here."
@@ -139,9 +139,8 @@ def read_begun(ledger: Path) -> Record | None:
     Raises:
         LedgerError: if it does not verify, or is that of a run of another kind.
     """
-    if not ledger.exists() or b"\n" not in ledger.read_bytes():
-        return None
-    return read_record(ledger)
+    record = ledgers.begun(ledger)
+    return None if record is None else _of_module(record, ledger)
 
 
 def read_record(ledger: Path) -> Record:
@@ -150,7 +149,10 @@ def read_record(ledger: Path) -> Record:
     Raises:
         LedgerError: if it does not verify, or is that of a run of another kind.
     """
-    record = ledgers.read(ledger)
+    return _of_module(ledgers.read(ledger), ledger)
+
+
+def _of_module(record: Record, ledger: Path) -> Record:
     if "frozen_sha256" not in record.header:
         raise LedgerError(f"{ledger} is the ledger of a language model's run.")
     return record

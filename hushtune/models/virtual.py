@@ -18,7 +18,7 @@ from hushtune.zo.losses import Inputs
 
 def has_virtual_tokens(model: Any) -> bool:
     """Whether PEFT gives the model a prompt or a prefix."""
-    return _count(model) > 0
+    return virtual_tokens(model) > 0
 
 
 def has_prompt(model: nn.Module) -> bool:
@@ -47,8 +47,9 @@ def encode(model: Any, inputs: Inputs) -> Tensor:
 
 def _embedded(model: Any) -> int:
     """Virtual tokens among the embeddings."""
-    return _count(model) if getattr(model, "peft_type", None) == "PROMPT_TUNING" else 0
+    return virtual_tokens(model) if getattr(model, "peft_type", None) == "PROMPT_TUNING" else 0
 
 
-def _count(model: Any) -> int:
-    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", 0)
+def virtual_tokens(model: Any) -> int:
+    """Tokens of the prompt or prefix that PEFT gives the model; 0 without one."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0

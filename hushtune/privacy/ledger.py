@@ -34,12 +34,13 @@ from hushtune.privacy import chain
 from hushtune.privacy.record import (
     LedgerError,
     Record,
+    begun,
     problem_of_release,
     read,
     states_its_steps,
 )
 
-__all__ = ["BudgetSpent", "Ledger", "LedgerError", "Record", "StepFailed", "read"]
+__all__ = ["BudgetSpent", "Ledger", "LedgerError", "Record", "StepFailed", "begun", "read"]
 
 
 class StepFailed(LedgerError):

@@ -53,6 +53,15 @@ class Record:
         return next(lines, None)
 
 
+def begun(path: Path) -> Record | None:
+    """What a ledger says that may not be there; None where no header was written whole.
+
+    Raises:
+        LedgerError: if it does not verify.
+    """
+    return read(path) if path.exists() and b"\n" in path.read_bytes() else None
+
+
 def read(path: str | os.PathLike[str]) -> Record:
     """Read and verify a ledger; needs no lock, so a running training can be inspected.
 

@@ -34,16 +34,21 @@ class TerminalProgress:
 
     def started(self, session: Session, charges: int) -> None:
         """Print what is about to happen."""
-        self.began(describe_session(session), session.plan.steps)
-        if charges and not self._quiet:
-            console.print(f"[bold]resuming[/bold] after {charges} charged steps")
+        self.began(describe_session(session), session.plan.steps, charges)
 
-    def began(self, rows: Mapping[str, object], steps: int) -> None:
-        """Print the run's public facts and get ready to show its progress."""
+    def began(self, rows: Mapping[str, object], steps: int, charges: int = 0) -> None:
+        """Print the run's public facts and get ready to show its progress.
+
+        Args:
+            charges: steps charged before.
+        """
         self._steps = steps
+        self._start = None
         if self._quiet:
             return
         show("", rows)
+        if charges:
+            console.print(f"[bold]resuming[/bold] after {charges} charged steps")
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),
@@ -73,7 +78,13 @@ class TerminalProgress:
             left = self._time_left(self._start, charges)
             self._bar.update(self._task, completed=percent, description=left, refresh=True)
         if charges == self._steps:
+            self.ended()
+
+    def ended(self) -> None:
+        """Give the terminal back, whether all steps were taken or not."""
+        if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def _time_left(self, start: float, charges: int) -> str:
         done = charges - self._began_with

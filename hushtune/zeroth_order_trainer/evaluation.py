@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PredictionOutput
 
 from hushtune.config import ConfigError
 from hushtune.zeroth_order_trainer.arguments import ZerothOrderArguments
-from hushtune.zeroth_order_trainer.losses import LossFunction
+from hushtune.zeroth_order_trainer.losses import LossFunction, reads_and_writes, without_labels
+
+
+class _GivenLoss(transformers.Trainer):
+    """Evaluates by a function of one loss per row, calling the model as training does."""
+
+    def __init__(self, of_rows: LossFunction, **options: Any) -> None:
+        super().__init__(**options)
+        self._of_rows = of_rows
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, *_: Any, **__: Any
+    ) -> Any:
+        """The mean loss of a batch, and the model's outputs."""
+        decodes = reads_and_writes(model)
+        inputs, labels = without_labels(model, inputs, decodes=decodes)
+        outputs = model(**inputs)
+        loss = self._of_rows(outputs, labels).mean()
+        return (loss, outputs) if return_outputs else loss
 
 
 class Evaluation:
@@ -32,13 +51,9 @@ class Evaluation:
         compute_metrics: Callable[..., Any] | None,
         preprocess_logits: Callable[..., Any] | None,
     ) -> None:
-        of_rows = compute_loss_func
-
-        def mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
-            assert of_rows is not None
-            return of_rows(outputs, labels).mean()
-
-        self._trainer = transformers.Trainer(
+        own = transformers.Trainer
+        make = own if compute_loss_func is None else partial(_GivenLoss, compute_loss_func)
+        self._trainer = make(
             model=model,  # type: ignore[arg-type]
             args=transformers.TrainingArguments(
                 output_dir=arguments.output_dir,
@@ -52,7 +67,6 @@ class Evaluation:
             ),
             data_collator=collator,
             processing_class=processing_class,
-            compute_loss_func=None if of_rows is None else mean_loss,
             compute_metrics=compute_metrics,
             preprocess_logits_for_metrics=preprocess_logits,
         )

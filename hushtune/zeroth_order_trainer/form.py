@@ -143,7 +143,6 @@ def make_up(form: Form, alphabet: Alphabet, shapes: Sequence[Shape], *, seed: in
         longest = max(_SHORTEST, shape.length - 1)
         between = draw.integers(min(shorter, longest), longest + 1, shape.rows)
         lengths += [int(each) if row % 2 else longest for row, each in enumerate(between)]
-        shorter = longest
     return [_example(form, alphabet, length, number, draw) for number, length in enumerate(lengths)]
 
 
@@ -152,10 +151,9 @@ def _example(
 ) -> Example:
     made: dict[str, Tensor] = {}
     for name, dtype in form.dtypes.items():
-        lengths = {name: length}
-        if form.two_texts and name in _OF_DECODER:
-            lengths[name] = max(_SHORTEST, length // 2)
-        shape = form.shapes[name] + ((lengths[name],) if name in form.fills else ())
+        of_decoder = form.two_texts and name in _OF_DECODER
+        own = max(_SHORTEST, length // 2) if of_decoder else length
+        shape = form.shapes[name] + ((own,) if name in form.fills else ())
         made[name] = torch.as_tensor(_values(name, form, alphabet, shape, number, draw)).to(dtype)
     if _copies_text(form, alphabet):
         made["labels"] = made["input_ids"].to(form.dtypes["labels"])

@@ -18,6 +18,7 @@ from hushtune.core.examples import Rows
 from hushtune.core.preparing import Prepared, prepare, read_begun
 from hushtune.memory import room
 from hushtune.models.load import positions_of
+from hushtune.models.virtual import virtual_tokens
 from hushtune.sizing import bytes_a_token, costs, fitting_tokens
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.zeroth_order_trainer.arguments import ZerothOrderArguments, own_names
@@ -28,6 +29,8 @@ from hushtune.zeroth_order_trainer.losses import (
     base_of,
     find_losses,
     label,
+    reads_and_writes,
+    require_padding_ignored,
     require_separable,
     shifted_tokens,
     tokens,
@@ -85,8 +88,7 @@ def prepare_run(task: Task, ledger: Path) -> Prepared:
     """
     model, arguments = task.model, task.arguments
     model.eval()
-    base = base_of(model)
-    two_texts = bool(getattr(base.config, "is_encoder_decoder", False))
+    two_texts = reads_and_writes(model)
     collation = _collation(task, two_texts=two_texts)
     data, form = collation.examples(task.train_dataset, name="train_dataset")
     units = collation.units(task.train_dataset, name="train_dataset")
@@ -107,7 +109,7 @@ def prepare_run(task: Task, ledger: Path) -> Prepared:
     else:
         shapes = [Shape(*each) for each in record.header.get("micro_batches", [])]
 
-    alphabet = _alphabet(task, base)
+    alphabet = _alphabet(task, base_of(model))
     public, alphabet = _public(task, collation, form, alphabet, shapes, longest=max_length)
     if task.compute_loss_func is not None:
         alphabet = replace(alphabet, classes=None)  # labels are what it takes them for
@@ -116,6 +118,8 @@ def prepare_run(task: Task, ledger: Path) -> Prepared:
     examples = Bucketed(model, losses, data, public, rows.order, fills=form.fills, shapes=shapes)
     if task.compute_loss_func is not None:
         _require_separable(examples, losses)
+    if form.fills:
+        require_padding_ignored(model, losses, *_with_and_without_padding(examples))
     with own_names():
         learned = {"learned": _kind(losses, form, two_texts=two_texts)}
         return prepare(config, examples, rows, ledger, facts=learned)
@@ -125,7 +129,7 @@ def _collation(task: Task, *, two_texts: bool) -> Collation:
     taken = frozenset(inspect.signature(base_of(task.model).forward).parameters)
     columns = taken | {"label", "label_ids", "labels"}
     return Collation(
-        task.collator,
+        collator=task.collator,
         columns=columns if task.arguments.remove_unused_columns else None,
         unit=task.arguments.unit,
         attends="attention_mask" in taken,
@@ -135,8 +139,8 @@ def _collation(task: Task, *, two_texts: bool) -> Collation:
 
 
 def _padding(task: Task) -> int:
-    """The padding token; what stands there is masked anyway."""
-    named = (task.processing_class, base_of(task.model).config)
+    """The padding token: the model's own, since heads may look for the last token before it."""
+    named = (base_of(task.model).config, task.processing_class)
     found = [getattr(each, "pad_token_id", None) for each in named]
     return max(0, next((token for token in found if token is not None), 0))
 
@@ -144,20 +148,21 @@ def _padding(task: Task) -> int:
 def _lengths(arguments: ZerothOrderArguments, model: Any) -> tuple[int, int]:
     """The longest row in tokens, and the columns of the longest micro-batch."""
     positions = positions_of(base_of(model))
-    if positions is not None and hasattr(model, "peft_config"):
-        positions -= getattr(model.active_peft_config, "num_virtual_tokens", None) or 0
+    if positions is not None:
+        positions -= virtual_tokens(model)
     if arguments.max_length == "auto":
         longest = _MAX_LENGTH if positions is None else min(_MAX_LENGTH, positions - 1)
     else:
         longest = arguments.max_length
+    columns = -(-(longest + 1) // 8) * 8
     if positions is None:
-        return longest, -(-(longest + 1) // 8) * 8
+        return longest, columns
     if longest + 1 > positions:
         raise ConfigError(
             f"max_length: {longest} is not accepted; it must be at most {positions - 1}, since the "
             f"model has {positions} positions and one column is padding."
         )
-    return longest, min(positions, -(-(longest + 1) // 8) * 8)
+    return longest, min(positions, columns)
 
 
 def _shapes(
@@ -169,11 +174,17 @@ def _shapes(
     moving = sum(each.numel() for each in parameters if each.requires_grad)
     device = parameters[0].device
     cost = costs(device, all_move=2 * moving > sum(each.numel() for each in parameters))
+    added = virtual_tokens(model)
     limit = config.method.micro_batch_tokens
     if limit == "auto":
         limit = _ROWS_WITHOUT_TEXT
         if of_text:
-            a_token = bytes_a_token(base_of(model).config, parameters[0].element_size(), columns)
+            a_token = bytes_a_token(
+                base_of(model).config,
+                parameters[0].element_size(),
+                columns + added,
+                keeps_keys=getattr(model, "peft_type", None) == "PREFIX_TUNING",
+            )
             limit = fitting_tokens(a_token, cost.most_tokens, room(device))
     return bucket_shapes(
         max_length=columns,
@@ -181,6 +192,7 @@ def _shapes(
         sequences=1,
         expected_rows=budget.batch,
         overhead=cost.overhead,
+        added=added,
     )
 
 
@@ -253,6 +265,14 @@ def _require_separable(examples: Bucketed, losses: RowLosses) -> None:
     shape, numbers = examples.shapes[-1], range(1, _TRIED + 1)
     alone = [examples.of_public(shape, [number]) for number in numbers]
     require_separable(examples.module, losses, examples.of_public(shape, numbers), alone)
+
+
+def _with_and_without_padding(examples: Bucketed) -> tuple[list[Inputs], list[Inputs]]:
+    """The longest and the shortest public row that are tried, as in a micro-batch and alone."""
+    shape = examples.shapes[-1]
+    numbers = (1, 0)
+    padded = [examples.of_public(shape, [number]) for number in numbers]
+    return padded, [examples.unpadded(shape, number) for number in numbers]
 
 
 def _alone(model: Any, example: Example) -> Inputs:

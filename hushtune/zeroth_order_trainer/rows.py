@@ -12,7 +12,8 @@ import contextlib
 import logging
 import random
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,19 @@ from torch import Tensor
 
 from hushtune.config import ConfigError
 from hushtune.core.bucketed import Example
+from hushtune.privacy.steps import kind_of
+from hushtune.tasks import cells
 from hushtune.zeroth_order_trainer.form import Alphabet, Form
 
 #: A list of rows to tensors whose first axis is the row's.
 Collator = Callable[[list[Any]], Mapping[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Collation:
     """Makes examples of a data set's rows.
 
-    Args:
+    Attributes:
         collator: is given one row at a time.
         columns: that it is given; None: all but the unit.
         unit: column of the unit of privacy, which it is not given.
@@ -40,22 +44,12 @@ class Collation:
         two_texts: whether an encoder and a decoder have texts of their own.
     """
 
-    def __init__(
-        self,
-        collator: Collator,
-        *,
-        columns: frozenset[str] | None,
-        unit: str | None,
-        attends: bool,
-        pad: int,
-        two_texts: bool,
-    ) -> None:
-        self._collator = collator
-        self._columns = columns
-        self._unit = unit
-        self._attends = attends
-        self._pad = pad
-        self._two_texts = two_texts
+    collator: Collator
+    columns: frozenset[str] | None
+    unit: str | None
+    attends: bool
+    pad: int
+    two_texts: bool
 
     def examples(self, rows: Any, *, name: str) -> tuple[list[Example], Form]:
         """The examples of all rows, and the form that they have in common.
@@ -78,26 +72,35 @@ class Collation:
                         "or augment the data set once, before training, or use a collator without "
                         "chance and without memory."
                     )
-        form = Form.of(made[0], pad=self._pad, two_texts=self._two_texts)
+        form = Form.of(made[0], pad=self.pad, two_texts=self.two_texts)
         for place, example in enumerate(made):
-            if Form.of(example, pad=self._pad, two_texts=self._two_texts) != form:
+            if Form.of(example, pad=self.pad, two_texts=self.two_texts) != form:
                 raise ConfigError(
                     f"{name}, row {place + 1}: has not the columns, number formats and shapes of "
                     "row 1; expected the same of every row, but for the length of its text."
                 )
         return [form.trimmed(example) for example in made], form
 
-    def units(self, rows: Any, *, name: str) -> list[Hashable] | None:
-        """The unit of each row; None: every row is one."""
-        if self._unit is None:
+    def units(self, rows: Any, *, name: str) -> list[str] | None:
+        """The unit of each row, as `hushtune train` names it; None: every row is one.
+
+        Raises:
+            DataError: naming a row without one.
+        """
+        unit = self.unit
+        if unit is None:
             return None
-        found = []
-        for place in range(len(rows)):
-            unit = rows[place].get(self._unit)
-            if unit is None or unit != unit:
-                raise ConfigError(f"{name}, row {place + 1}: no {self._unit!r}, the unit column.")
-            found.append(unit.item() if isinstance(unit, Tensor | np.generic) else unit)
-        return found
+        if unit in getattr(rows, "column_names", ()):
+            rows = rows.select_columns(unit)  # whatever else there is may be slow to decode
+
+        def name_at(place: int) -> str:
+            row = {
+                key: value.item() if isinstance(value, Tensor | np.generic) else value
+                for key, value in rows[place].items()
+            }
+            return cells.name_of(f"{name}, row {place + 1}", row, unit, needed_for="unit")
+
+        return [name_at(place) for place in range(len(rows))]
 
     def _collated(self, row: Any, name: str, place: int, *, seed: int) -> Example:
         if not isinstance(row, Mapping):
@@ -107,20 +110,28 @@ class Collation:
         kept = {
             key: value
             for key, value in row.items()
-            if key != self._unit and (self._columns is None or key in self._columns)
+            if key != self.unit and (self.columns is None or key in self.columns)
         }
         _seed_global_generators(seed)
         example: dict[str, Tensor] = {}
-        for key, value in dict(self._collator([kept])).items():
+        for key, value in self._tensors(kept, f"{name}, row {place + 1}").items():
             if not isinstance(value, Tensor) or value.dim() < 1 or len(value) != 1:
                 raise ConfigError(
                     f"data_collator: made no tensor with one row of {key!r} in {name}, row "
                     f"{place + 1}; expected tensors whose first axis is that of the rows."
                 )
             example[key] = value[0].detach().cpu()
-        if self._attends and "input_ids" in example and "attention_mask" not in example:
+        if self.attends and "input_ids" in example and "attention_mask" not in example:
             example["attention_mask"] = torch.ones_like(example["input_ids"])
         return example
+
+    def _tensors(self, row: dict[str, Any], place: str) -> dict[str, Any]:
+        """What the collator makes of a row; an error says nothing of what is in it."""
+        try:
+            return dict(self.collator([row]))
+        except Exception as error:
+            failure = kind_of(error)
+        raise ConfigError(f"{place}: data_collator failed with {failure}.")
 
 
 def require_usable(

@@ -33,12 +33,16 @@ def require_savable(model: Any, folder: str) -> None:
         )
     if same_data(folder, name_of(model)):
         raise ConfigError(f"output_dir: {folder} is the base model; choose another folder.")
+    if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
+        raise ConfigError(
+            "model: has adapters, but is no PeftModel; expected one of peft.get_peft_model."
+        )
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ConfigError(
                 f"model: {name} is offloaded; `hushtune train` with model.offload streams weights."
             )
-        if hasattr(model, "peft_config") and parameter.requires_grad:
+        if hasattr(model, "get_base_model") and parameter.requires_grad:
             adapters = set(model.active_adapters)
             if not adapters & set(name.split(".")):
                 raise ConfigError(
@@ -57,7 +61,12 @@ def save(model: Any, processing_class: Any, folder: Path, run: Prepared | None) 
 
     Args:
         run: of which the model is the result; None: nothing was tuned.
+
+    Raises:
+        ConfigError: if the folder has the ledger of another run, which is all that shows what that
+            has spent.
     """
+    _require_no_other_run(folder, run)
     folder.mkdir(parents=True, exist_ok=True)
     # PEFT would ask the hub whether the vocabulary has grown, which it never does here.
     options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
@@ -78,6 +87,12 @@ def save(model: Any, processing_class: Any, folder: Path, run: Prepared | None) 
         check=_HOW_TO_CHECK,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _require_no_other_run(folder: Path, run: Prepared | None) -> None:
+    there = ledgers.begun(folder / LEDGER)
+    if there is not None and (run is None or there.header["run"] != run.header["run"]):
+        raise ConfigError(f"output_dir: {folder} holds the ledger of another run; choose another.")
 
 
 def upload(

@@ -131,7 +131,7 @@ class ZerothOrderTrainer(RefusesOthers):
                 with the model as it was before the first step.
 
         Raises:
-            ConfigError, ValueError: what cannot be used, before the first step.
+            ConfigError, DataError, ValueError: what cannot be used, before the first step.
             CouplingError, ProbeError: a model that cannot be tuned privately.
             LedgerError: the ledger is of another run or in use.
             StepFailed: a step failed; its charge is spent.
@@ -152,13 +152,16 @@ class ZerothOrderTrainer(RefusesOthers):
         settings = Settings(**run.header["settings"])
         name = name_of(self.model) or type(self.model).__name__
         described = {"model": name} | describe_plan(self.args.method, run.plan, settings)
-        self._progress.began(described, run.plan.steps)
+        self._progress.began(described, run.plan.steps, run.charges)
         self.state.max_steps = run.plan.steps
         self._count(run.charges)
         self.control = TrainerControl()
         self._tell("on_train_begin")
-        with silent_libraries():
-            guarantee = run.take_steps(self._after_step)
+        try:
+            with silent_libraries():
+                guarantee = run.take_steps(self._after_step)
+        finally:
+            self._progress.ended()
         self._count(guarantee["steps_charged"])
         metrics = {key: guarantee[key] for key in ("epsilon", "delta", "steps_charged", "steps")}
         self.log(metrics)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.nn import functional
 from training import (
     causal,
     classifier,
@@ -65,6 +66,25 @@ def test_metrics_are_those_of_transformers_own_trainer(tiny, tmp_path: Path):
     assert predicted.predictions.shape == (30, 2)
     assert predicted.metrics["test_accuracy"] == found["eval_accuracy"]
     assert np.array_equal(predicted.label_ids, [row["label"] for row in public])
+
+
+def test_a_given_loss_is_that_of_training_where_a_decoder_reads_its_own_text(tiny, tmp_path: Path):
+    folder = tiny("t5")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+
+    def per_row(outputs: Any, labels: Any) -> torch.Tensor:
+        each = functional.cross_entropy(
+            outputs.logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
+        )
+        return each.sum(dim=1) / (labels >= 0).sum(dim=1)
+
+    options: dict[str, Any] = {"data_collator": seq2seq_collator(folder)}
+    options |= {"eval_dataset": documents(8, seed=7), "per_device_eval_batch_size": 1}
+    own = trainer(model, tmp_path / "own", documents(), **options).evaluate()
+    given = trainer(
+        model, tmp_path / "given", documents(), compute_loss_func=per_row, **options
+    ).evaluate()
+    assert given["eval_loss"] == pytest.approx(own["eval_loss"], rel=1e-5)
 
 
 def test_several_public_sets_are_evaluated_by_name(tiny, tmp_path: Path):
@@ -137,6 +157,20 @@ def test_what_is_saved_loads_and_says_what_it_is(tuned, tmp_path: Path):
         assert str(tmp_path) not in card.text
         for sentence in result.guarantee["exclusions"]:
             assert sentence in card.text
+
+
+def test_the_ledger_of_another_run_is_not_written_over(tuned, tiny, tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    there, folder = tmp_path / "other" / "ledger.jsonl", tiny("gpt2")
+    collator = seq2seq_collator(folder)
+    trainer(causal(folder), there.parent, documents(), data_collator=collator).train()
+    kept = there.read_bytes()
+    untuned = trainer(causal(folder), tmp_path / "out", documents(), data_collator=collator)
+    for tuning in (tuned[0], untuned):
+        with pytest.raises(ConfigError, match="other holds the ledger of another run"):
+            tuning.save_model(str(there.parent))
+    assert [path.name for path in there.parent.iterdir()] == ["ledger.jsonl"]
+    assert there.read_bytes() == kept
 
 
 def test_a_model_that_was_not_tuned_is_saved_without_a_guarantee(tiny, tmp_path: Path):

@@ -232,6 +232,19 @@ def test_a_row_as_long_as_the_model_has_positions_is_refused(tiny, tmp_path: Pat
     assert shapes[-1][1] == 64
 
 
+def test_what_a_collator_fails_with_says_nothing_of_the_row(tiny, tmp_path: Path):
+    class Secret(Exception):
+        pass
+
+    def failing(rows: list[Any]) -> Any:
+        raise Secret(f"no such token: {rows[0]['input_ids']}")
+
+    tuning = trainer(causal(tiny("gpt2")), tmp_path, documents(), data_collator=failing)
+    with pytest.raises(ConfigError, match="row 1: data_collator failed with Exception") as failed:
+        tuning.train()
+    assert failed.value.__context__ is None
+
+
 def test_columns_that_nobody_knows_are_not_made_up(tiny, tmp_path: Path):
     folder = tiny("bert")
     rows = [{**row, "inputs_of_mine": [row["label"]]} for row in labelled()]

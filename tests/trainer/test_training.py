@@ -31,6 +31,7 @@ from hushtune import core
 from hushtune.config import ConfigError
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import LedgerError
+from hushtune.tasks.files import DataError
 from hushtune.zo.probe import ProbeError
 
 
@@ -184,7 +185,54 @@ def test_a_row_without_its_user_is_refused(tiny, tmp_path: Path):
         unit="user_id",
         data_collator=seq2seq_collator(tiny("gpt2")),
     )
-    with pytest.raises(ConfigError, match="train_dataset, row 8: no 'user_id'"):
+    with pytest.raises(DataError, match="train_dataset, row 8: user_id is null or empty"):
+        tuning.train()
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize("make", [list, datasets.Dataset.from_list])
+def test_a_user_is_one_unit_however_the_name_is_spelled(make, tiny, tmp_path: Path):
+    rows = documents()
+    for place, row in enumerate(rows):
+        row["user_id"] = f" u{place % 20}" if place % 3 else f"u{place % 20} "
+    folder = tiny("gpt2")
+    tuning = trainer(
+        causal(folder),
+        tmp_path,
+        make(rows),
+        unit="user_id",
+        data_collator=seq2seq_collator(folder),
+    )
+    assert tuning.train().guarantee["population"] == 20
+
+
+SIXTEEN = {
+    "encoder-decoder": ("t5", "AutoModelForSeq2SeqLM", "completion"),
+    "masked": ("bert", "AutoModelForMaskedLM", "examples"),
+    "causal": ("gpt2", "AutoModelForCausalLM", "language-modelling"),
+}
+
+
+@pytest.mark.parametrize("kind", SIXTEEN)
+def test_in_16_bits_labels_are_not_taken_to_stand_one_position_off(kind, tiny, tmp_path: Path):
+    """Labels at random, many of them: their mean loss hardly depends on where they stand."""
+    family, name, learned = SIXTEEN[kind]
+    folder = tiny(family)
+    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.bfloat16)
+    collator = seq2seq_collator(folder)
+    trainer(model, tmp_path, documents(), data_collator=collator, max_steps=1).train()
+    header = ledgers.read(tmp_path / "ledger.jsonl").header
+    assert header["learned"] == learned
+
+
+def test_a_head_that_reads_padding_is_refused(tiny, tmp_path: Path):
+    """A causal model's head takes the last token; behind a prompt it counts columns wrongly."""
+    model = classifier(tiny("gpt2"), pad_token_id=1)
+    tuned = peft.get_peft_model(
+        model, peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
+    )
+    tuning = trainer(tuned, tmp_path, labelled(), processing_class=tokenizer(tiny("gpt2")))
+    with pytest.raises(ConfigError, match="changes with the padding behind the row"):
         tuning.train()
     assert not (tmp_path / "ledger.jsonl").exists()
 
