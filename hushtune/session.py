@@ -52,6 +52,9 @@ from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.update import Update
 
+#: A model, what of it moves in a word, and the moving parameters by name.
+Moving = tuple[LoadedModel, str, dict[str, nn.Parameter]]
+
 #: Versions that the numbers of a run depend on.
 _VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
 
@@ -200,7 +203,7 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         ConfigError: a setting that cannot be used with this model or this number of units.
         CouplingError, ProbeError: a model that cannot be trained privately.
     """
-    population = units if config.data.population is None else config.data.population
+    population = config.data.public_units(units)
     prepared = prepare(config, population=population, try_isolation=try_isolation)
     return prepared.session(config)
 
@@ -264,12 +267,19 @@ class Prepared:
         )
 
 
-def prepare(config: Config, *, population: int, try_isolation: bool = True) -> Prepared:
+def prepare(
+    config: Config,
+    *,
+    population: int,
+    try_isolation: bool = True,
+    moving: Moving | None = None,
+) -> Prepared:
     """Load the model and probe it on public text; raises what `begin` raises.
 
     Args:
         population: number of units, as it is public.
         try_isolation: as for `begin`.
+        moving: what `load_moving` gives of this configuration, if it is there already.
     """
     if config.method.name == "dp-sgd":
         raise ConfigError(
@@ -278,7 +288,7 @@ def prepare(config: Config, *, population: int, try_isolation: bool = True) -> P
     check_units(config, population)
     objective = objective_of(config.task)
     scale = _given(config.method.perturbation_scale)
-    loaded, tune, parameters = load_moving(config)
+    loaded, tune, parameters = moving or load_moving(config)
     head_only = is_head(parameters)
     budget = budget_of(config, head_only=head_only, population=population)
     cost = costs(next(loaded.model.parameters()).device, all_move=tune == "full")
@@ -374,7 +384,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
     )
 
 
-def load_moving(config: Config) -> tuple[LoadedModel, str, dict[str, nn.Parameter]]:
+def load_moving(config: Config) -> Moving:
     """The model, with adapters where asked for, and the parameters that move."""
     loaded = load_model(config.model, config.task, config.data, seed=config.seed)
     tune = config.model.tune

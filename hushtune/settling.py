@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hushtune import methods
-from hushtune.config import Config, default_delta
+from hushtune.config import Config, resolved_delta
 from hushtune.methods import Budget, Settings
 from hushtune.models.load import hash_tensors
 from hushtune.plain import PlainPlan
@@ -154,12 +154,6 @@ def make_update(
     )
 
 
-def resolved_delta(config: Config, population: int) -> float:
-    """δ of a private run, as given or as `auto` stands for."""
-    delta = config.privacy.delta
-    return default_delta(config.privacy.mechanism, population) if delta == "auto" else delta
-
-
 def _plan(
     config: Config,
     budget: Budget,
@@ -178,10 +172,10 @@ def _plan(
         )
     return PrivacyPlan.for_epsilon(
         epsilon=privacy.epsilon or 0.0,
-        delta=resolved_delta(config, population),
+        delta=resolved_delta(privacy, population),
         mechanism=privacy.mechanism,
         adjacency=privacy.adjacency,
-        unit=config.data.unit or "example",
+        unit=config.data.protected,
         combine=config.data.combine,
         population=population,
         expected_units=budget.batch,

@@ -38,14 +38,13 @@ from hushtune.privacy.accounting.search import PrivateSearch, Training, calibrat
 from hushtune.privacy.accounting.stopping import DISTRIBUTIONS
 from hushtune.privacy.charged_search import ChargedSearch
 from hushtune.privacy.drawing import SecretDraws
-from hushtune.privacy.ledger import LedgerError, StepFailed
+from hushtune.privacy.ledger import LedgerError
 from hushtune.privacy.plan import SMALLEST_NOISE_SCALE
 from hushtune.privacy.sampling import representable_probability
-from hushtune.privacy.steps import kind_of
+from hushtune.privacy.steps import unspoken
 from hushtune.privacy.unpublished import UnpublishedLedger
 from hushtune.report.card import model_card
 from hushtune.session import Prepared
-from hushtune.settling import resolved_delta
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.metrics import evaluate, score
 from hushtune.tasks.task import FeatureStore
@@ -64,6 +63,7 @@ class PlannedSearch:
         budgets: directions, steps and batch of each.
         delta: δ of the guarantee.
         population: number of units, as it is public.
+        moving: the model that all have in common, and the parameters that move.
     """
 
     configurations: list[Config]
@@ -71,6 +71,7 @@ class PlannedSearch:
     budgets: list[Budget]
     delta: float
     population: int
+    moving: sessions.Moving
 
     @property
     def epsilon(self) -> float:
@@ -93,15 +94,15 @@ def plan_search(config: Config, search: SearchConfig, *, units: int) -> PlannedS
         ValueError: if no noise gives that ε.
     """
     choices = configurations(config, search)
-    population = units if config.data.population is None else config.data.population
+    population = config.data.public_units(units)
     for each in choices:
         configuration.check_units(each, population)
-    _, _, parameters = sessions.load_moving(choices[0])
-    head_only = sessions.is_head(parameters)
+    moving = sessions.load_moving(choices[0])
+    head_only = sessions.is_head(moving[2])
     budgets = [
         sessions.budget_of(each, head_only=head_only, population=population) for each in choices
     ]
-    delta = resolved_delta(config, population)
+    delta = configuration.resolved_delta(config.privacy, population)
     terms = calibrate_search(
         epsilon=config.privacy.epsilon or 0.0,
         delta=delta,
@@ -109,7 +110,7 @@ def plan_search(config: Config, search: SearchConfig, *, units: int) -> PlannedS
         trainings=list(dict.fromkeys(_training(each, population) for each in budgets)),
         noise_scale_integer=SMALLEST_NOISE_SCALE,
     )
-    return PlannedSearch(choices, terms, budgets, delta, population)
+    return PlannedSearch(choices, terms, budgets, delta, population, moving)
 
 
 def tune(
@@ -133,7 +134,9 @@ def tune(
     refuse_base_folder(folder, config.model.name)
     record = folder.with_name(folder.name + ".search")
     if (folder / "summary.json").exists():
-        return _finished(folder, choices, search)
+        summary = _finished(folder, choices, search)
+        record.unlink(missing_ok=True)  # where the search was cut short after its last word
+        return summary
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"output: {folder} holds something else; choose another folder.")
     with ChargedSearch(record) as charged:
@@ -145,9 +148,11 @@ def tune(
         if config.privacy.registry is not None:
             _enter(config, plan)
         charged.charge({"search": search.to_json(), "config": config.to_json()})
+        terms = plan.terms
+        del plan  # and with it the model: every run loads its own
         features: FeatureStore = {}
         winner = best_of(
-            plan.terms,
+            terms,
             headers,
             lambda header: _run(header, data, public, features),
             draws=SecretDraws(),
@@ -178,18 +183,17 @@ def best_of(
     Raises:
         StepFailed: if a run failed; says nothing of which, nor of what was computed.
     """
-    best, kept = -float("inf"), None
-    try:
+
+    def search() -> _Outcome:
+        best, kept = -float("inf"), None
         for _ in range(draws.number_of_runs(terms.stopping)):
             reached, outcome = run(choices[draws.below(len(choices))])
             if kept is None or reached > best:
                 best, kept = reached, outcome
-    except Exception as error:
-        failure = kind_of(error)
-    else:
         assert kept is not None  # there is always a run
         return kept
-    raise StepFailed(f"the search failed with {failure}; it is charged and lost.")
+
+    return unspoken(search, "the search failed with {}; it is charged and lost.")
 
 
 def _training(budget: Budget, population: int) -> Training:
@@ -204,7 +208,9 @@ def _headers(plan: PlannedSearch, search: SearchConfig) -> list[dict[str, Any]]:
     for config, budget in zip(plan.configurations, plan.budgets, strict=True):
         seen = sessions.seen_by_probe(config, budget)
         if seen not in prepared:
-            prepared[seen] = sessions.prepare(config, population=plan.population)
+            prepared[seen] = sessions.prepare(
+                config, population=plan.population, moving=plan.moving
+            )
         session = prepared[seen].session(config, search=plan.terms)
         headers.append(session.header | {"search": search.to_json()})
     return headers
@@ -286,7 +292,7 @@ def _enter(config: Config, plan: PlannedSearch) -> None:
         what="search",
         epsilon=plan.epsilon,
         delta=plan.delta,
-        unit=config.data.unit or "example",
+        unit=config.data.protected,
         adjacency=config.privacy.adjacency,
         note=config.output,
     )

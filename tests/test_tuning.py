@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from commands import command, refusal
 from conftest import write_reviews
 
+from hushtune import session as sessions
 from hushtune import tuning
 from hushtune.cli import main
 from hushtune.config.searching import configurations, load_search
@@ -123,6 +125,11 @@ def test_a_finished_search_is_left_as_it_is_and_no_other_one_takes_its_folder(
     assert command(capsys, "train", str(tmp_path / "runs" / "best" / "config.yaml")) == summary
     after = {name: (tmp_path / "runs" / name).read_bytes() for name in files(tmp_path / "runs")}
     assert after == before
+    # Cut short between the last file and the end, its record would tell when it began.
+    record = tmp_path / "runs" / "best.search"
+    record.write_text("charged")
+    assert command(capsys, "tune", search_file) == summary
+    assert not record.exists()
     for flags in (["--seed", "5"], ["--method.steps", "6"], ["--privacy.epsilon", "3"]):
         assert "belongs to a different run" in refusal(capsys, "tune", search_file, *flags)
     shutil.rmtree(tmp_path / "runs" / "best" / "model")
@@ -317,6 +324,40 @@ def test_a_run_that_fails_ends_the_search_without_a_word_on_what_it_met():
     assert caught.value.__context__ is None
 
 
+def test_warnings_of_runs_stay_inside_and_so_does_where_an_interruption_met_them():
+    terms: Any = type("Terms", (), {"stopping": Poisson(5.0)})
+
+    def warning(_: Any) -> Any:
+        warnings.warn("17 rows overflowed", stacklevel=1)
+        return 0.5, "kept"
+
+    def interrupted(_: Any) -> Any:
+        secret = "17 rows"
+        raise KeyboardInterrupt(secret)
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert tuning.best_of(terms, [{}], warning, draws=Drawn(0, 0)) == "kept"
+    assert heard == []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tuning.best_of(terms, [{}], interrupted, draws=Drawn(0))
+    assert caught.value.args == ()
+    assert caught.value.__context__ is None
+
+
+def test_planning_loads_one_model_however_many_configurations_there_are(
+    search_file, number_of_runs, capsys, monkeypatch
+):
+    loads = []
+    load = sessions.load_moving
+    monkeypatch.setattr(sessions, "load_moving", lambda config: (loads.append(1), load(config))[1])
+    number_of_runs(1)
+    text = Path(search_file).read_text().replace("clip_norm: [1, 8]", "directions: [2, 4, 8]")
+    Path(search_file).write_text(text)
+    command(capsys, "tune", search_file)
+    assert len(loads) == 3  # planned, ran, and made again to be saved
+
+
 def test_a_search_whose_run_failed_is_lost(search_file, tmp_path, capsys, monkeypatch):
     def failing(*_: object) -> None:
         raise MemoryError("17 rows")
@@ -424,6 +465,8 @@ def test_what_a_search_cannot_account_for_is_refused(kind, plan, search_file, tm
         ("{over: {privacy.epsilon: [1, 2]}}", 'search.over: "privacy.epsilon" is not accepted'),
         ("{over: {method.learning_rat: [1]}}", '"method.learning_rat" is not accepted'),
         ("{over: {method.learning_rate: [1, 1]}}", "different configurations"),
+        ("{over: {method.learning_rate: [1, 1.0]}}", "different configurations"),
+        ("{over: [{method.steps: 5}, {}]}", "different configurations"),
         ("{over: {method.learning_rate: [fast]}}", 'method.learning_rate: "fast"'),
         ("{over: {method.learning_rate: [-1]}}", "method.learning_rate: -1"),
         ("{over: {method.name: [mezo]}}", "method.name"),

@@ -46,6 +46,7 @@ def audit(
     if not isinstance(plan, PrivacyPlan):
         return _result(None, None, pipeline, confidence)
     tell("auditing the mechanism on neighbours made to tell it apart")
+    plan = plan.alone
     return _result(plan, audit_mechanism(plan, confidence=share), pipeline, confidence)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hushtune.audit import bounds
-from hushtune.config import default_delta
+from hushtune.config import resolved_delta
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.session import Session
@@ -65,9 +65,9 @@ class Claim:
         """The claim for `steps` steps of the session's plan."""
         plan = session.plan
         if isinstance(plan, PlainPlan):
-            given = session.config.privacy.delta
-            delta = default_delta("gaussian", plan.population) if given == "auto" else given
+            delta = resolved_delta(session.config.privacy, plan.population)
             return cls(None, delta, None, gaussian=False)
+        plan = plan.alone  # a search's ε is of many runs, and only one is audited
         epsilon, gaussian = plan.epsilon(steps), plan.mechanism == "gaussian"
         points = [(epsilon, plan.delta)]
         if gaussian:

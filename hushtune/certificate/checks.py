@@ -153,7 +153,7 @@ def check_private(run: Examination) -> str:
     if record.header["private"] is not True:
         raise Failed(f"{guarantee['exclusions'][0]} There is nothing to certify.")
     meant = {
-        "unit": config.data.unit or "example",
+        "unit": config.data.protected,
         "adjacency": config.privacy.adjacency,
         "mechanism": config.privacy.mechanism,
     }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hushtune.comparison.gradients import GradientSums
 from hushtune.comparison.settings import FirstOrderPlan
 from hushtune.privacy.sampling import PoissonSampler
-from hushtune.privacy.steps import kind_of
+from hushtune.privacy.steps import unspoken
 
 
 class ComparisonFailed(ValueError):
@@ -47,16 +47,11 @@ def train(
     for step in range(plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(plan, step)
-        try:
-            sums = gradients.clipped_sum(sampler.sample(), plan.clip_norm)
-        except Exception as error:
-            failure = kind_of(error)
-        else:
-            failure = None
-        if failure is not None:  # outside the handler, so that no traceback holds private text
-            raise ComparisonFailed(
-                f"a step failed with {failure}; the run's budget counts as spent."
-            )
+        sums = unspoken(
+            lambda: gradients.clipped_sum(sampler.sample(), plan.clip_norm),
+            "a step failed with {}; the run's budget counts as spent.",
+            ComparisonFailed,
+        )
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.grad = noised(total, deviation, generator) / plan.expected_units
         optimizer.step()

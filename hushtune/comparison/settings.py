@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hushtune.config import Config, default_delta
+from hushtune.config import Config, resolved_delta
 from hushtune.privacy import accounting
 from hushtune.privacy.sampling import representable_probability
 
@@ -92,9 +92,7 @@ def make_plan(config: Config, *, head_only: bool, population: int) -> FirstOrder
     batch = method.batch
     if batch == "auto":
         batch = max(1.0, float(round(defaults.share * population)))
-    delta = privacy.delta
-    if delta == "auto":
-        delta = default_delta("gaussian", population)
+    delta = resolved_delta(privacy, population)
     probability = representable_probability(batch / population)
     optimizer = "adamw" if method.optimizer == "auto" else method.optimizer
     learning_rate = method.learning_rate

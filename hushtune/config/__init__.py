@@ -6,6 +6,7 @@ from hushtune.config.checks import (
     check_units,
     default_delta,
     require,
+    resolved_delta,
 )
 from hushtune.config.reading import from_values, load
 from hushtune.config.settings import (
@@ -44,5 +45,6 @@ __all__ = [
     "from_values",
     "load",
     "require",
+    "resolved_delta",
     "same_data",
 ]

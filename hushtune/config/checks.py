@@ -10,7 +10,7 @@ import json
 import math
 import re
 
-from hushtune.config.settings import ADAPTERS, VIRTUAL, Config, ConfigError
+from hushtune.config.settings import ADAPTERS, VIRTUAL, Config, ConfigError, PrivacyConfig
 from hushtune.config.sources import same_data
 
 
@@ -78,7 +78,7 @@ def check_units(config: Config, units: int) -> None:
     Raises:
         ConfigError: one line that names the key, its value and what is accepted.
     """
-    batch, delta = config.method.batch, config.privacy.delta
+    batch = config.method.batch
     require(
         batch == "auto" or batch <= units,
         "method.batch",
@@ -87,8 +87,7 @@ def check_units(config: Config, units: int) -> None:
     )
     if config.privacy.mechanism == "none":
         return
-    if delta == "auto":
-        delta = default_delta(config.privacy.mechanism, units)
+    delta = resolved_delta(config.privacy, units)
     # With δ = 1/n, publishing one unit picked at random would count as private.
     require(
         delta < 1 / units, "privacy.delta", delta, f"below 1 / number of units = {1 / units:.3g}"
@@ -310,7 +309,12 @@ def _check_privacy(config: Config) -> None:
 
 def default_delta(mechanism: str, units: int) -> float:
     """What δ `auto` stands for: 1e-5, or a tenth of 1 / units where that is less; 0 for Laplace."""
-    return min(1e-5, 0.1 / units) if mechanism == "gaussian" else 0.0
+    return 0.0 if mechanism == "laplace" else min(1e-5, 0.1 / units)
+
+
+def resolved_delta(privacy: PrivacyConfig, units: int) -> float:
+    """δ as it is given, or what `auto` stands for with so many units."""
+    return default_delta(privacy.mechanism, units) if privacy.delta == "auto" else privacy.delta
 
 
 def require(holds: bool, key: str, value: object, accepted: str) -> None:

@@ -72,6 +72,8 @@ def configurations(config: Config, search: SearchConfig) -> list[Config]:
         name, accepted = each.method.name, "dp-aggzo, dp-zo or dpzero in a search"
         require(name in ("dp-aggzo", "dp-zo", "dpzero"), "method.name", name, accepted)
         check(each)
+        # The same one twice would be drawn twice as often, which a person hardly means.
+        require(each not in found, "search.over", settings, "different configurations")
         found.append(each)
     return found
 
@@ -129,7 +131,4 @@ def _over(given: Any, source: str) -> tuple[dict[str, Any], ...]:
     require(is_list, key, given, accepted)
     for name in dict.fromkeys(name for settings in given for name in settings):
         require(name in _SETTABLE, key, name, "one of " + ", ".join(_SETTABLE))
-    # The same one twice would be drawn twice as often, which a person hardly means.
-    spelled = [json.dumps(settings, sort_keys=True) for settings in given]
-    require(len({*spelled}) == len(spelled), key, given, "different configurations")
     return tuple(given)

@@ -52,10 +52,11 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto: float32, or what a quantised model was made from."""
     quantise: str = "none"
-    """none | nf4 | int8 | int4: of the linear layers of the base, with tune lora."""
+    """none | nf4 | int8 | int4: of the base's linear layers, with tune lora, prompt or prefix."""
     offload: Literal["none", "cpu", "disk"] = "none"
     """Where weights wait that do not fit: in host memory (cpu) or the checkpoint's files (disk).
-    Every micro-batch fetches each of them once, for all directions; disk: lora or head only."""
+    Every micro-batch fetches each of them once, for all directions; disk:
+    lora, ia3, prefix or head only."""
     virtual_tokens: int = 20
     """With prompt or prefix, how many stand in front of a text, beside data.max_length."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -103,6 +104,15 @@ class DataConfig:
     """Longest text in tokens; the rest of a longer one is cut off (of a prompt: its beginning)."""
     max_completion_length: int = 32
     """Longest completion, or option, in tokens; also how long a generated one may be."""
+
+    @property
+    def protected(self) -> str:
+        """What the guarantee is about: the unit's column, or "example"."""
+        return self.unit or "example"
+
+    def public_units(self, units: int) -> int:
+        """The number of units as it is published, where there are so many."""
+        return units if self.population is None else self.population
 
 
 @dataclass(frozen=True)

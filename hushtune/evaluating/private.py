@@ -43,7 +43,7 @@ class Terms:
     Attributes:
         epsilon: of this call alone.
         delta: of all calls together; None: that of the first call, for which it is that of the
-            training, or 1e-5.
+            training, or what `auto` stands for there with `population` or as many units.
         budget: ε of all calls together; None: that of the first call, for which it is its own ε.
         unit: "example", or the column that names a unit; None: that of the first call, for which
             it is that of the training.
@@ -131,7 +131,7 @@ def _budget(terms: Terms, held: Evaluations, config: Config, header: dict[str, A
         fixed = Budget(
             epsilon=terms.epsilon,
             delta=_default_delta(terms, header),
-            unit=config.data.unit or "example",
+            unit=config.data.protected,
             adjacency=config.privacy.adjacency,
         )
     given = {"epsilon": terms.budget, "delta": terms.delta, "unit": terms.unit}
@@ -140,9 +140,10 @@ def _budget(terms: Terms, held: Evaluations, config: Config, header: dict[str, A
 
 
 def _default_delta(terms: Terms, header: dict[str, Any]) -> float:
-    if terms.population is not None:
-        return default_delta("gaussian", terms.population)
-    return header["plan"].get("delta") or default_delta("gaussian", header["plan"]["population"])
+    of_training = header["plan"].get("delta") if terms.population is None else None
+    return of_training or default_delta(
+        "gaussian", terms.population or header["plan"]["population"]
+    )
 
 
 def _plan(terms: Terms, budget: Budget, measure: Measure, *, population: int) -> PrivacyPlan:

@@ -257,6 +257,11 @@ class PrivacyPlan:
             noise_scale_integer=self.noise_scale,
         )
 
+    @property
+    def alone(self) -> PrivacyPlan:
+        """The run's own steps, outside of any search."""
+        return dataclasses.replace(self, search=None)
+
     def norm(self, vectors: np.ndarray) -> np.ndarray:
         """(units, 1) float64 norms of the rows of (units, K): L2 for Gaussian, L1 for Laplace."""
         order = 2 if self.mechanism == "gaussian" else 1
@@ -279,8 +284,7 @@ class PrivacyPlan:
         """The plan that `to_json` wrote, validated again."""
         if "search" not in values:
             return cls(**values)
-        search = PrivateSearch.from_json(values["search"])
-        return dataclasses.replace(cls(**{**values, "search": None}), search=search)
+        return cls(**{**values, "search": PrivateSearch.from_json(values["search"])})
 
 
 def require_clip_norm(clip_norm: float) -> None:

@@ -25,6 +25,9 @@ from hushtune.privacy.sampling import PoissonSampler, RandomBytes
 Slopes = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
+Computed = TypeVar("Computed")
+
+
 class Releases(Protocol):
     """From slopes and the unit of each row to the K integers that may be published."""
 
@@ -78,35 +81,44 @@ class Steps:
         return charge, released
 
     def _release(self, slopes: Slopes, charge: int) -> tuple[int, ...]:
-        # What an error or a warning says, and the frames that an error keeps, may hold private
-        # values. So none of them leaves: what is raised is new, and knows a kind at most.
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return self._boundary.release(*slopes(self._sampler.sample(), charge))
-        except Exception as error:
-            failure = kind_of(error)
-        except KeyboardInterrupt:
-            failure = ""
-        if not failure:
-            raise KeyboardInterrupt
-        raise StepFailed(f"step {charge} failed with {failure}; its charge is spent.")
+        return unspoken(
+            lambda: self._boundary.release(*slopes(self._sampler.sample(), charge)),
+            f"step {charge} failed with {{}}; its charge is spent.",
+        )
 
 
-Prepared = TypeVar("Prepared")
-
-
-def prepared(prepare: Callable[[], Prepared]) -> Prepared:
-    """What is made of private texts before a charge; an error says nothing of what it met.
+def prepared(prepare: Callable[[], Computed]) -> Computed:
+    """What is made of private texts before a charge; says nothing of what it met.
 
     Raises:
         StepFailed: if it failed.
     """
+    return unspoken(prepare, "preparing the texts failed with {}; nothing was charged for it.")
+
+
+def unspoken(
+    compute: Callable[[], Computed], failed: str, error: type[Exception] = StepFailed
+) -> Computed:
+    """What is computed of private values, of which nothing is said but the result.
+
+    What an error or a warning says, and the frames that an error keeps, may hold private values.
+    So none of them leaves: what is raised is new, and knows a kind at most.
+
+    Args:
+        failed: what is said of an error; {} stands for its kind.
+        error: the class of what is raised then.
+    """
     try:
-        return prepare()
-    except Exception as error:
-        failure = kind_of(error)
-    raise StepFailed(f"preparing the texts failed with {failure}; nothing was charged for it.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compute()
+    except Exception as met:
+        kind = kind_of(met)
+    except KeyboardInterrupt:
+        kind = ""
+    if not kind:
+        raise KeyboardInterrupt
+    raise error(failed.format(kind))
 
 
 def kind_of(error: Exception) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hushtune.config import ConfigError
 from hushtune.core.bucketed import Example
-from hushtune.privacy.steps import kind_of
+from hushtune.privacy.steps import unspoken
 from hushtune.tasks import cells
 from hushtune.zeroth_order_trainer.form import Alphabet, Form
 
@@ -127,11 +127,11 @@ class Collation:
 
     def _tensors(self, row: dict[str, Any], place: str) -> dict[str, Any]:
         """What the collator makes of a row; an error says nothing of what is in it."""
-        try:
-            return dict(self.collator([row]))
-        except Exception as error:
-            failure = kind_of(error)
-        raise ConfigError(f"{place}: data_collator failed with {failure}.")
+        return unspoken(
+            lambda: dict(self.collator([row])),
+            place + ": data_collator failed with {}.",
+            ConfigError,
+        )
 
 
 def require_usable(

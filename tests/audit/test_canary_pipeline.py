@@ -22,6 +22,8 @@ from hushtune.audit.canaries import make_canaries, toss
 from hushtune.audit.pipeline import PipelineAudit, audit_pipeline
 from hushtune.audit.training import AuditError, train_on_canaries
 from hushtune.privacy import boundary
+from hushtune.privacy.accounting.search import PrivateSearch
+from hushtune.privacy.accounting.stopping import Poisson
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.sampling import PoissonSampler
@@ -253,6 +255,17 @@ def test_guesses_do_not_look_at_coins(encoder: str):
         assert (found.guesses, found.correct) == (expected, expected)
         found = guessing.judge("ledger", scores, ~coins, share, claim, 0.01)
         assert (found.guesses, found.correct) == (expected, 0)
+
+
+def test_a_run_of_a_search_is_held_to_its_own_steps_not_to_those_of_all_runs(encoder: str):
+    session = new_session(encoder)
+    own = guessing.Claim.of(session, 20)
+    plan = session.plan
+    assert isinstance(plan, PrivacyPlan)
+    search = PrivateSearch(Poisson(5.0), ((plan.phase,),))
+    session.plan = dataclasses.replace(plan, search=search)
+    assert session.plan.epsilon(20) > 1.5 * own.epsilon
+    assert guessing.Claim.of(session, 20).epsilon == own.epsilon
 
 
 def test_a_finding_fails_where_a_bound_exceeds_the_claim(encoder: str):

@@ -128,8 +128,7 @@ class PrivateSearch:
             Training.of(phase) == Training.of(training)
             and phase.mechanism == training.mechanism
             and phase.noise_multiplier <= training.noise_multiplier
-            and (phase.noise_scale_integer or math.inf)
-            <= (training.noise_scale_integer or math.inf)
+            and _fineness(phase) <= _fineness(training)
             for phase, *_ in self.candidates
         )
 
@@ -185,7 +184,6 @@ def calibrate_search(
     stopping: Stopping,
     trainings: Sequence[Training],
     noise_scale_integer: int,
-    score: tuple[Phase, ...] = (),
 ) -> PrivateSearch:
     """The search of ε at most `epsilon` with little noise.
 
@@ -198,7 +196,6 @@ def calibrate_search(
         stopping: the distribution of the number of runs.
         trainings: of the configurations, different ones.
         noise_scale_integer: the smallest integer scale that noise is drawn at.
-        score: what every run releases beside its training.
 
     Raises:
         ValueError: if a value is out of range, or no noise reaches that ε.
@@ -210,7 +207,7 @@ def calibrate_search(
         def candidates(
             noise: float, training: Training = training, before: tuple = found
         ) -> tuple[tuple[Phase, ...], ...]:
-            return (*before, (training.with_noise(noise, noise_scale_integer), *score))
+            return (*before, (training.with_noise(noise, noise_scale_integer),))
 
         def is_enough(noise: float, candidates: Callable = candidates) -> bool:
             return PrivateSearch(stopping, candidates(noise)).epsilon(delta) <= epsilon
@@ -246,7 +243,7 @@ def _least(is_enough: Callable[[float], bool], guess: float) -> float:
 
 
 @contextlib.contextmanager
-def without_warnings() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Without dp-accounting's warnings of orders at which its series does not converge.
 
     They are infinite then, and no bound is taken at them.
@@ -283,6 +280,6 @@ def _renyi(noise_multiplier: float, sampling_probability: float, steps: int) -> 
         sampling_probability, dp_event.GaussianDpEvent(noise_multiplier)
     )
     accountant = RdpAccountant(list(orders))
-    with without_warnings():
+    with _without_warnings():
         accountant.compose(dp_event.SelfComposedDpEvent(step, steps))
     return accountant.rdp * (1 + 2.0**-40) + steps * _CUT_OFF / (orders - 1)

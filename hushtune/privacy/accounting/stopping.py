@@ -59,11 +59,11 @@ class Stopping(ABC):
 
     def quantile(self, share: float) -> int:
         """The smallest number of runs that is not exceeded with about this probability."""
-        weights, runs = [1.0], 1
-        while weights[-1] > 1e-12 * sum(weights) or self.largest_ratio_from(runs) >= 1:
-            weights.append(weights[-1] * float(self.ratio(runs)))
-            runs += 1
-        return 1 + int(np.searchsorted(np.cumsum(weights) / sum(weights), share))
+        weight, sums = 1.0, [1.0]
+        while weight > 1e-12 * sums[-1] or self.largest_ratio_from(len(sums)) >= 1:
+            weight *= float(self.ratio(len(sums)))
+            sums.append(sums[-1] + weight)
+        return 1 + int(np.searchsorted(sums, share * sums[-1]))
 
 
 @dataclass(frozen=True)
