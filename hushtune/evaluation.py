@@ -69,6 +69,10 @@ class Evaluations:
         progress: told of steps and of metrics.
         every: steps between evaluations; 0: none between.
         steps: that the run has in all.
+
+    Attributes:
+        rows_cut: number of evaluation rows of which a part did not fit; None before the first
+            evaluation.
     """
 
     def __init__(
@@ -87,12 +91,15 @@ class Evaluations:
         self._progress = progress
         self._every = every
         self._steps = steps
+        self.rows_cut: int | None = None
 
     def at(self, step: int, name: str) -> dict[str, float]:
         """Metrics after so many steps, noted under that name; none without data."""
         if self._data is None:
             return {}
-        found = evaluate(self._task(self._data))
+        task = self._task(self._data)
+        self.rows_cut = task.rows_cut
+        found = evaluate(task)
         self._metrics.note(step, found)
         self._progress.evaluated(name, found)
         return found

@@ -97,6 +97,7 @@ def train(
         summary = {
             **named("zero_shot", zero_shot),
             **named(trained, final),
+            "evaluation_rows_cut": evaluations.rows_cut,
             "epsilon": guarantee["epsilon"],
             "delta": guarantee["delta"],
             "steps": steps,

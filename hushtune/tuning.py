@@ -238,7 +238,8 @@ def _publish(
     no memory is noted: those of the search, or of the run that came last.
     """
     session = sessions.resume(ledger.header)
-    zero_shot = evaluate(session.task(public))
+    task = session.task(public)
+    zero_shot = evaluate(task)
     session.update().replay(ledger.releases)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -254,6 +255,7 @@ def _publish(
     summary = {
         **named("zero_shot", zero_shot),
         **named("private", metrics),
+        "evaluation_rows_cut": task.rows_cut,
         "epsilon": guarantee["epsilon"],
         "delta": guarantee["delta"],
         "steps": steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_between_steps_and_once_at_the_end(
 ):
     monkeypatch.setattr(evaluation, "evaluate", lambda task: FOUND)
     told: Any = Told()
-    task: Any = lambda _: None  # noqa: E731
+    task: Any = lambda _: SimpleNamespace(rows_cut=3)  # noqa: E731
     data = LabelledText(["text"], np.zeros(1, np.int64), np.zeros(1, np.int64))
     path = tmp_path / "metrics.jsonl"
     evaluations = Evaluations(task, data, Metrics(path), told, every=every, steps=4)
@@ -48,6 +49,7 @@ def test_between_steps_and_once_at_the_end(
     for step in range(1, 5):
         evaluations.after_step(step)
     assert evaluations.at(4, "trained") == FOUND
+    assert evaluations.rows_cut == 3
     assert told.steps == [1, 2, 3, 4]
     assert told.names == ["zero-shot", *between, "trained"]
     noted = [json.loads(line) for line in path.read_text().splitlines()]

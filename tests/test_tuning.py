@@ -87,8 +87,8 @@ def test_the_winner_is_a_run_folder_that_claims_the_epsilon_of_the_search(
     }  # fmt: skip
     assert summary == json.loads((best / "summary.json").read_text())
     assert summary.keys() == {
-        "zero_shot_accuracy", "private_accuracy", "epsilon", "delta", "steps", "ledger_head",
-        "moved_sha256",
+        "zero_shot_accuracy", "private_accuracy", "evaluation_rows_cut", "epsilon", "delta",
+        "steps", "ledger_head", "moved_sha256",
     }  # fmt: skip
 
     plan = PrivacyPlan.from_json(ledgers.read(best / "ledger.jsonl").header["plan"])

@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show_public(result: Mapping[str, Any]) -> None:
-    from hushtune.report.words import metric_text, show
+    from hushtune.report.words import cut_line, metric_text, show
 
     metrics = list(result)[: list(result).index("rows")]
     show(
@@ -92,6 +92,7 @@ def _show_public(result: Mapping[str, Any]) -> None:
         {
             **{name.replace("_", " "): metric_text(name, result[name]) for name in metrics},
             "rows": result["rows"],
+            "cut": cut_line(result["rows_cut"]),
             "data": f"{result['data']}, treated as public",
             "[bold red]comparison[/bold red]": result.get("comparison"),
         },

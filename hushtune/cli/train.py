@@ -15,6 +15,7 @@ def run(arguments: Sequence[str]) -> int:
     config, as_json = parse_run("train", arguments)
     from hushtune.finetuning import train
     from hushtune.report import terminal
+    from hushtune.report.words import cut_line
 
     summary = train(config, terminal.TerminalProgress(quiet=as_json))
     if as_json:
@@ -23,6 +24,7 @@ def run(arguments: Sequence[str]) -> int:
         terminal.show(
             "",
             {
+                "cut": cut_line(summary.get("evaluation_rows_cut")),
                 "seconds": summary["seconds"],
                 "peak memory": f"{summary['peak_rss_mib']} MiB",
                 "run folder": config.output,

@@ -139,6 +139,7 @@ def train(config: Config, progress: Progress, *, given: GivenRows | None = None)
         "comparison": LABEL,
         **named("zero_shot", zero_shot),
         **named("private", final),
+        "evaluation_rows_cut": evaluations.rows_cut,
         "epsilon": claim["epsilon"],
         "delta": claim["delta"],
         "steps": plan.steps,

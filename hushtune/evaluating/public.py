@@ -10,10 +10,11 @@ from hushtune.comparison.settings import LABEL
 from hushtune.config import ConfigError, from_values, same_data
 from hushtune.evaluation import GivenRows, read_named
 from hushtune.models.restore import load_tuned
+from hushtune.tasks.metrics import evaluate
 
 
 def evaluate_on_public(run: Path, data: str, given: GivenRows | None = None) -> dict[str, Any]:
-    """The task's metrics, exact, with the number of rows.
+    """The task's metrics, exact, with the number of rows and of those that did not fit whole.
 
     Args:
         run: a run folder.
@@ -31,9 +32,11 @@ def evaluate_on_public(run: Path, data: str, given: GivenRows | None = None) -> 
             "--private and an --epsilon to spend on it."
         )
     rows = read_named(data, config, given or {}, with_units=False)
+    task = load_tuned(run, header).task(rows)
     result = {
-        **load_tuned(run, header).evaluate(rows),
-        "rows": len(rows.texts),
+        **evaluate(task),
+        "rows": task.rows,
+        "rows_cut": task.rows_cut,
         "data": data,
         "data_is_public": True,
     }

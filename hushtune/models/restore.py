@@ -22,7 +22,6 @@ from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.files import numbered
 from hushtune.tasks.generating import Sampling
-from hushtune.tasks.metrics import evaluate
 from hushtune.tasks.readouts import (
     ChatReadOut,
     ChoicesReadOut,
@@ -128,9 +127,9 @@ class TunedModel:
         task, data = self._config.task, self._config.data
         return generate(self.readout, task, data, prompts, request, after_batch=after_batch)
 
-    def evaluate(self, data: LabelledText) -> dict[str, float]:
-        """The task's metrics on data, exactly."""
-        return evaluate(TextTask(self.readout, data, self.shapes))
+    def task(self, data: LabelledText) -> TextTask:
+        """The model's task on rows."""
+        return TextTask(self.readout, data, self.shapes)
 
 
 def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:

@@ -28,6 +28,11 @@ def metric_text(name: str, value: float) -> str:
     return f"{value:.4g}" if name == "perplexity" else f"{value:.1%}"
 
 
+def cut_line(rows: int | None) -> str | None:
+    """How many public evaluation rows did not fit; nothing where all did."""
+    return f"{rows} evaluation rows are longer than data.max_length" if rows else None
+
+
 def guarantee_line(epsilon: float, delta: float, unit: str, adjacency: str) -> str:
     """ε with its terms, in one line; ε and δ are rounded up."""
     pure = "" if delta else " (pure)"

@@ -64,6 +64,11 @@ class TextTask:
         """Number of rows of the data."""
         return len(self.examples)
 
+    @property
+    def rows_cut(self) -> int:
+        """Number of rows of which a part did not fit; public of public data alone."""
+        return sum(any(sequence.cut for sequence in example) for example in self.examples)
+
     def micro_batches(self, rows: np.ndarray) -> Iterator[MicroBatch]:
         """The given rows in micro-batches; inputs hold their `labels`."""
         for places, examples, shape in self._batcher.batches(rows):

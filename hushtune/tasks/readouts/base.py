@@ -6,7 +6,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,12 +25,14 @@ class TokenSequence:
         positions: where scores are read, in the read-out's own sense.
         targets: the tokens whose likelihood is read there.
         types: which of two texts each token is of, for models that are told; empty: the first.
+        cut: whether a part of the text did not fit. It is no part of what the model sees.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
     types: tuple[int, ...] = ()
+    cut: bool = field(default=False, compare=False)
 
 
 #: An example is one sequence, or one for every label.

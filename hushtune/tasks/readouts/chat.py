@@ -47,9 +47,11 @@ class ChatReadOut(WritingReadOut):
         # Of a conversation that is too long the beginning is cut off, as of a prompt.
         excess = max(0, len(ids) - self.max_tokens)
         kept = [place for place in learned if place - excess >= 1][: self._joining.max_targets]
+        cut = excess > 0 or len(kept) < len(learned)
         ids = ids[excess:]
         positions = tuple(place - excess - 1 for place in kept)
-        return (TokenSequence(tuple(ids), positions, tuple(ids[at + 1] for at in positions)),)
+        targets = tuple(ids[at + 1] for at in positions)
+        return (TokenSequence(tuple(ids), positions, targets, cut=cut),)
 
     def text_of(self, words: str) -> Chat:
         return as_chat(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ class ClassifyingReadOut(ReadOut):
         """
         found = self._cut(lambda part: fill(part, second), text, most)
         if len(found.ids) > most:
-            found = self._cut(lambda part: fill("", part), second, most)
+            found = replace(self._cut(lambda part: fill("", part), second, most), cut=True)
         if len(found.ids) > most:
             raise ConfigError(
                 f"data.max_length: {self.max_tokens + 1} is not accepted; the template needs at "
@@ -94,7 +95,7 @@ class ClassifyingReadOut(ReadOut):
         while keep > 0 and len(found.ids) > most:
             found = self._tokens(fill(text[: ends[keep - 1]]))
             keep -= 1  # for the next round: tokens may merge differently at the cut
-        return found if len(found.ids) <= most else self._tokens(fill(""))
+        return replace(found if len(found.ids) <= most else self._tokens(fill("")), cut=True)
 
     def _tokens(self, texts: Filled) -> TokenSequence:
         encoded = self.tokenizer(*([texts] if isinstance(texts, str) else texts))

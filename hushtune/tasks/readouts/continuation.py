@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ class CausalReadOut(ClassifyingReadOut):
 
     def _encode(self, text: str, second: str) -> Example:
         if self._single is not None:
-            ids = self._ids("", text, second, self.max_tokens)
-            return (TokenSequence(ids, positions=(len(ids) - 1,)),)
+            found = self._filled("", text, second, self.max_tokens)
+            return (replace(found, positions=(len(found.ids) - 1,)),)
         return tuple(
             self._scored(text, second, word, size)
             for word, size in zip(self._words, self._sizes, strict=True)
@@ -61,19 +62,20 @@ class CausalReadOut(ClassifyingReadOut):
 
     def _scored(self, text: str, second: str, word: str, size: int) -> TokenSequence:
         # Room for the longest label, so that all labels see the same part of the text.
-        ids = self._ids(word, text, second, self.max_tokens - self._width + size)
-        start = len(ids) - size
+        found = self._filled(word, text, second, self.max_tokens - self._width + size)
+        start = len(found.ids) - size
         # A position predicts the token after it. Shorter labels repeat their first position.
         missing = self._width - size
-        positions = (*range(start - 1, len(ids) - 1), *(start - 1,) * missing)
-        return TokenSequence(ids, positions, ids[start:] + (NO_TARGET,) * missing)
+        positions = (*range(start - 1, len(found.ids) - 1), *(start - 1,) * missing)
+        targets = found.ids[start:] + (NO_TARGET,) * missing
+        return replace(found, positions=positions, targets=targets)
 
-    def _ids(self, word: str, text: str, second: str, most: int) -> tuple[int, ...]:
+    def _filled(self, word: str, text: str, second: str, most: int) -> TokenSequence:
         def fill(one: str, other: str) -> str:
             return self._prompt.fill(one, other) + word
 
         found = self._fill_to_length(fill, text, second, most)
-        return without_end(self.tokenizer, found.ids)
+        return replace(found, ids=without_end(self.tokenizer, found.ids))
 
     def _extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         inputs = {"positions": torch.tensor([sequence.positions for sequence in sequences])}

@@ -109,11 +109,12 @@ class CausalJoining(Joining):
         return self._cut([*tokens], self.max_tokens - room)
 
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
-        following = following[: self.max_targets]
-        prompt = self._cut(prompt, self.max_tokens - max(room, len(following)))
-        ids = (*prompt, *following)
-        positions = range(len(prompt) - 1, len(ids) - 1)
-        return TokenSequence(ids, tuple(positions), tuple(following))
+        kept = following[: self.max_targets]
+        end = self._cut(prompt, self.max_tokens - max(room, len(kept)))
+        ids = (*end, *kept)
+        positions = range(len(end) - 1, len(ids) - 1)
+        cut = len(end) < len(prompt) or len(kept) < len(following)
+        return TokenSequence(ids, tuple(positions), tuple(kept), cut=cut)
 
     def extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         width = min(self.max_targets, length)
@@ -158,7 +159,9 @@ class EncoderDecoderJoining(Joining):
     def sequence(self, prompt: list[int], following: list[int], *, room: int) -> TokenSequence:
         del room
         ids = self._cut(prompt)
-        return TokenSequence(tuple(ids), targets=tuple(following[: self.max_targets]))
+        kept = following[: self.max_targets]
+        cut = len(ids) < len(prompt) or len(kept) < len(following)
+        return TokenSequence(tuple(ids), targets=tuple(kept), cut=cut)
 
     def extra_inputs(self, sequences: Sequence[TokenSequence], length: int) -> Inputs:
         del length

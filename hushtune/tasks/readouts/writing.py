@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hushtune.config import require
@@ -123,7 +123,9 @@ class DocumentReadOut(WritingReadOut):
 
     def encode(self, text: str) -> Example:
         prompt, following = self._joining.join("", self._plain(text), end=True)
-        return (self._joining.sequence(prompt, following[: self.max_tokens - 1], room=0),)
+        kept = following[: self.max_tokens - 1]
+        sequence = self._joining.sequence(prompt, kept, room=0)
+        return (replace(sequence, cut=sequence.cut or len(kept) < len(following)),)
 
     def text_of(self, words: str) -> str:
         return words
