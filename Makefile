@@ -2,6 +2,7 @@
 #
 #   make demo                 all of it in two minutes
 #   make test                 the tests (make test-all: the long ones too)
+#   make docs                 the API documentation, as HTML in build/api
 #   make install EXTRAS=...   other extras, such as federated
 #   make ... PIP_OPTIONS=--extra-index-url=URL    another package index, such as one with CPU builds
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 comma := ,
 STAMP := .venv/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: install demo test test-all lint format docs clean
 
 install: $(STAMP)
 
@@ -45,6 +46,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/generate_api.py build/api
+	@echo "open build/api/index.html"
 
 clean:
 	rm -rf .venv

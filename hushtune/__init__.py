@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Result",
+    "TunedModel",
     "ZerothOrderArguments",
     "ZerothOrderTrainer",
     "finetune",
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from hushtune import finetuning
 
         return getattr(finetuning, name)
+    if name == "TunedModel":
+        from hushtune.models.restore import TunedModel
+
+        return TunedModel
     if name in ("ZerothOrderArguments", "ZerothOrderTrainer"):
         from hushtune import zeroth_order_trainer
 

@@ -84,7 +84,7 @@ class PlainSteps(Steps):
     def __init__(self, ledger: Ledger, *, units: int) -> None:
         if ledger.header["private"]:
             raise ValueError("Expected steps with noise: the ledger is marked private.")
-        self.plan = PlainPlan.from_json(ledger.header["plan"])
+        self.plan: PlainPlan = PlainPlan.from_json(ledger.header["plan"])
         probability = representable_probability(self.plan.sampling_probability)
         sampler = PoissonSampler(units=units, probability=probability)
         super().__init__(ledger, sampler, PlainSum(self.plan))

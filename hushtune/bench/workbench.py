@@ -27,8 +27,10 @@ from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.steps import PrivateSteps
 from hushtune.session import Session
 from hushtune.tasks.batches import Shape
+from hushtune.tasks.task import TextTask
 from hushtune.trainer import train
 from hushtune.zo.estimators import moves
+from hushtune.zo.losses import MicroBatch
 
 #: Told of every step that is done.
 AfterStep = Callable[[int], None]
@@ -53,12 +55,12 @@ class Workbench:
         self._loaded = build(case.shape, case.dtype, case.device, length=case.length)
         if case.moving == "lora":
             add_adapters(self._loaded, "lora", LoraConfig(r=8), seed=0)
-        self.parameters = moving_parameters(self._loaded, case.moving)
+        self.parameters: dict[str, nn.Parameter] = moving_parameters(self._loaded, case.moving)
         self._shapes = [Shape(case.rows_a_pass, case.length)]
         # One column of a micro-batch is padding.
         self._data = random_text(case.shape, rows=case.rows, tokens=case.length - 1)
-        self.task = self.session(1).task(self._data)
-        self.batches = list(self.task.micro_batches(np.arange(case.rows)))
+        self.task: TextTask = self.session(1).task(self._data)
+        self.batches: list[MicroBatch] = list(self.task.micro_batches(np.arange(case.rows)))
 
     def session(self, steps: int) -> Session:
         """A run of so many steps, before its first."""

@@ -60,7 +60,7 @@ class Turns:
         self._watch = Stopwatch(bench.case.device)
         self.steps: list[Taken] = []
         self.plain: list[Taken] = []
-        self.peak = 0
+        self.peak: int = 0
 
     def after_step(self, done: int) -> None:
         """Called after each step, with the number of steps done."""

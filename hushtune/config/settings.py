@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -26,7 +26,7 @@ VIRTUAL = ("prompt", "prefix")
 class LoraConfig:
     """Low-rank adapters (Hu et al., 2021), as PEFT makes them; with ia3, the layers alone."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     r: int = 8
     """Rank."""
@@ -42,7 +42,7 @@ class LoraConfig:
 class ModelConfig:
     """The model to adapt and the part of it that moves."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = ""
     """A folder written by save_pretrained, or a name on the hub."""
@@ -71,7 +71,7 @@ class ModelConfig:
 class DataConfig:
     """The private training data and, where there is any, public evaluation data."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     train: str = ""
     """JSONL, CSV or Parquet, or a data set NAME[@CONFIGURATION][:SPLIT] on the hub or in a folder,
@@ -119,7 +119,7 @@ class DataConfig:
 class TaskConfig:
     """How a text becomes a prediction."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     kind: Literal[
         "classification", "multiple-choice", "completion", "chat", "language-modelling"
@@ -148,7 +148,7 @@ class TaskConfig:
 class MethodConfig:
     """How the model is moved."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo", "dp-sgd"] = "dp-aggzo"
     directions: int | Auto = "auto"
@@ -182,7 +182,7 @@ class MethodConfig:
 class PrivacyConfig:
     """The guarantee that is asked for."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     epsilon: float | None = None
     delta: float | Auto = "auto"
@@ -198,7 +198,7 @@ class PrivacyConfig:
 class Config:
     """A run, complete."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

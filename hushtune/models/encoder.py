@@ -34,7 +34,7 @@ class EncoderClassifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.label_vectors = nn.Parameter(label_vectors)
+        self.label_vectors: nn.Parameter = nn.Parameter(label_vectors)
 
     def features(self, **inputs: Tensor) -> Tensor:
         """(rows, width) float32 embeddings of unit length; see `embed`."""

@@ -48,7 +48,7 @@ class TunedModel:
     def __init__(self, readout: ReadOut, config: Config, shapes: list[Shape]) -> None:
         self.readout = readout
         self.shapes = shapes
-        self.labels = tuple(config.task.labels)
+        self.labels: tuple[str, ...] = tuple(config.task.labels)
         self._config = config
 
     @property

@@ -159,7 +159,7 @@ class PrivateSteps(Steps):
             raise ValueError("Expected the ledger to be marked NOT PRIVATE: noise was injected.")
         if not injected and not ledger.header["private"]:
             raise ValueError("Expected a ledger that is marked private.")
-        self.plan = PrivacyPlan.from_json(ledger.header["plan"])
+        self.plan: PrivacyPlan = PrivacyPlan.from_json(ledger.header["plan"])
         sampler = PoissonSampler(
             units=units, probability=self.plan.sampling_probability, random_bytes=random_bytes
         )

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hushtune.guarantee import rounded_up
 
-console = Console(highlight=False)
+console: Console = Console(highlight=False)
 
 
 def show(title: str, rows: Mapping[str, object]) -> None:

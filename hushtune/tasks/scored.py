@@ -36,7 +36,7 @@ class ScoredTask(TextTask):
         self._objective = objective
         if objective.writes:
             # So that the inputs of a micro-batch tell which rows they are of.
-            self.labels = np.arange(self.rows)
+            self.labels: np.ndarray = np.arange(self.rows)
             self._no_label = -1
 
     def losses(self, inputs: Inputs) -> Tensor:

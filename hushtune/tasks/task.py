@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,9 @@ class TextTask:
     ) -> None:
         self.readout = readout
         self._features = features
-        self.texts = data.texts
-        self.labels = data.labels
-        self.examples = [readout.encode(text) for text in data.texts]
+        self.texts: Sequence[Any] = data.texts
+        self.labels: np.ndarray = data.labels
+        self.examples: list[Example] = [readout.encode(text) for text in data.texts]
         self._batcher: Batcher[Example] = Batcher(
             self.examples, example_length, shapes, dummy=readout.dummy
         )

@@ -112,9 +112,13 @@ class ZerothOrderTrainer(RefusesOthers):
         )
         self._progress = TerminalProgress(quiet=args.disable_tqdm)
         self._run: Prepared | None = None
-        self.state = TrainerState(eval_steps=args.eval_steps or 0, save_steps=args.save_steps)
-        self.control = TrainerControl()
-        self.callback_handler = CallbackHandler([Flow()], model, processing_class, None, None)
+        self.state: TrainerState = TrainerState(
+            eval_steps=args.eval_steps or 0, save_steps=args.save_steps
+        )
+        self.control: TrainerControl = TrainerControl()
+        self.callback_handler: CallbackHandler = CallbackHandler(
+            [Flow()], model, processing_class, None, None
+        )
         for callback in callbacks or []:
             self.add_callback(callback)
         self._tell("on_init_end")

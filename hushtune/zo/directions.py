@@ -88,8 +88,10 @@ class Directions:
     ) -> None:
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"Expected {distribution=} to be one of {', '.join(DISTRIBUTIONS)}.")
-        self.seed = seed if isinstance(seed, str) else _integer("seed", seed)
-        self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self.seed: int | str = seed if isinstance(seed, str) else _integer("seed", seed)
+        self.shapes: dict[str, torch.Size] = {
+            name: torch.Size(shape) for name, shape in shapes.items()
+        }
         self.distribution = distribution
         for name, shape in self.shapes.items():
             if shape.numel() > MAX_ENTRIES:

@@ -50,7 +50,7 @@ class KeptOutputs:
         self._limit = limit
         self._rows: dict[int, _Kept] = {}
         self._common: list[Tensor] = []
-        self.bytes = 0
+        self.bytes: int = 0
 
     def add(self, rows: np.ndarray, outputs: Any, examples: int) -> None:
         """Keep the outputs of a micro-batch's first rows.

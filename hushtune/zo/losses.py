@@ -92,8 +92,8 @@ class MovedLosses:
         self._directions = directions
         self._prefix = prefix
         self._together = together
-        self.kept = KeptOutputs(0)
-        self.scratch = Scratch()
+        self.kept: KeptOutputs = KeptOutputs(0)
+        self.scratch: Scratch = Scratch()
 
     @property
     def frozen_layers(self) -> int:

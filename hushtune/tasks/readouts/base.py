@@ -65,7 +65,7 @@ class ReadOut(ABC):
         self.model = model
         self.tokenizer = tokenizer
         self.labels = labels
-        self.max_tokens = max_length - 1
+        self.max_tokens: int = max_length - 1
         self._special = _special_tokens(tokenizer)
 
     @abstractmethod
