@@ -15,11 +15,10 @@ from hushtune import config as configuration
 from hushtune import evaluation
 from hushtune import session as sessions
 from hushtune.config import Config
-from hushtune.evaluation import Evaluations, GivenRows, Metrics, named, read_data
-from hushtune.files import write_config, write_json
-from hushtune.guarantee import describe_guarantee
+from hushtune.ending import LEDGER, write_end
+from hushtune.evaluation import Evaluations, GivenRows, Metrics, read_data
+from hushtune.files import write_config
 from hushtune.memory import peak_gpu_memory, peak_memory
-from hushtune.models.load import hash_tensors
 from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.plain import PlainSteps
 from hushtune.privacy import ledger as ledgers
@@ -32,8 +31,6 @@ from hushtune.settling import registered_run
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import FeatureStore
 from hushtune.trainer import train as train_steps
-
-LEDGER = "ledger.jsonl"
 
 
 class Progress(evaluation.Progress, Protocol):
@@ -89,26 +86,24 @@ def train(
         to_take = open_steps(ledger, data, registered)
         train_steps(session, data, to_take, after_step=evaluations.after_step)
         final = evaluations.at(steps, "private" if session.header["private"] else "trained")
-        save_model(session, folder, card=model_card(session.header, tune=session.tune))
-        guarantee = describe_guarantee(ledgers.read(folder / LEDGER))
-        write_json(folder / "privacy.json", guarantee)
         metrics.write()
-        trained = "private" if session.header["private"] else "non_private"
-        summary = {
-            **named("zero_shot", zero_shot),
-            **named(trained, final),
-            "evaluation_rows_cut": evaluations.rows_cut,
-            "epsilon": guarantee["epsilon"],
-            "delta": guarantee["delta"],
-            "steps": steps,
-            "ledger_head": guarantee["ledger_head"],
-            "seconds": round(time.monotonic() - start),
-            "peak_rss_mib": peak_memory(),
-            "peak_gpu_mib": peak_gpu_memory(),
-            "moved_sha256": hash_tensors(session.parameters.items()),
-        }
-        write_json(folder / "summary.json", summary)
-    return summary
+        return write_end(
+            session,
+            folder,
+            zero_shot=zero_shot,
+            final=final,
+            rows_cut=evaluations.rows_cut,
+            also=spent(start),
+        )
+
+
+def spent(start: float) -> dict[str, int | None]:
+    """Seconds since `start` of the monotonic clock and peak memory, rounded, for a summary."""
+    return {
+        "seconds": round(time.monotonic() - start),
+        "peak_rss_mib": peak_memory(),
+        "peak_gpu_mib": peak_gpu_memory(),
+    }
 
 
 def open_session(config: Config, ledger: Path, *, units: int) -> Session:

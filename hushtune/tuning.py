@@ -25,12 +25,11 @@ from hushtune import run as runs
 from hushtune import session as sessions
 from hushtune.config import Config, ConfigError
 from hushtune.config.searching import SearchConfig, configurations
-from hushtune.evaluation import Metrics, named, read_data
-from hushtune.files import write_config, write_json
-from hushtune.guarantee import describe_guarantee
+from hushtune.ending import LEDGER, write_end
+from hushtune.evaluation import Metrics, read_data
+from hushtune.files import write_config
 from hushtune.methods import Budget
-from hushtune.models.load import hash_tensors
-from hushtune.models.save import refuse_base_folder, save_model
+from hushtune.models.save import refuse_base_folder
 from hushtune.privacy import chain, registry
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.accounting import Phase
@@ -43,7 +42,6 @@ from hushtune.privacy.plan import SMALLEST_NOISE_SCALE
 from hushtune.privacy.sampling import representable_probability
 from hushtune.privacy.steps import unspoken
 from hushtune.privacy.unpublished import UnpublishedLedger
-from hushtune.report.card import model_card
 from hushtune.session import Prepared
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.metrics import evaluate, score
@@ -244,27 +242,16 @@ def _publish(
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    ledger.publish(unfinished / runs.LEDGER)
-    save_model(session, unfinished, card=model_card(ledger.header, tune=session.tune))
+    ledger.publish(unfinished / LEDGER)
     write_config(unfinished / "config.yaml", session.config)
-    noted, steps = Metrics(unfinished / "metrics.jsonl"), session.plan.steps
+    noted = Metrics(unfinished / "metrics.jsonl")
     noted.note(0, zero_shot)
-    noted.note(steps, metrics)
-    guarantee = describe_guarantee(ledgers.read(unfinished / runs.LEDGER))
-    write_json(unfinished / "privacy.json", guarantee)
-    summary = {
-        **named("zero_shot", zero_shot),
-        **named("private", metrics),
-        "evaluation_rows_cut": task.rows_cut,
-        "epsilon": guarantee["epsilon"],
-        "delta": guarantee["delta"],
-        "steps": steps,
-        "ledger_head": guarantee["ledger_head"],
-        "moved_sha256": hash_tensors(session.parameters.items()),
-    }
-    write_json(unfinished / "summary.json", summary)
+    noted.note(session.plan.steps, metrics)
+    summary = write_end(
+        session, unfinished, zero_shot=zero_shot, final=metrics, rows_cut=task.rows_cut, also={}
+    )
     os.replace(unfinished, folder)
-    chain.make_entry_durable(folder / runs.LEDGER)
+    chain.make_entry_durable(folder / LEDGER)
     return summary
 
 
@@ -274,7 +261,7 @@ def _finished(folder: Path, choices: Sequence[Config], search: SearchConfig) -> 
     Raises:
         LedgerError: if another one did, or something else.
     """
-    header = ledgers.read(folder / runs.LEDGER).header
+    header = ledgers.read(folder / LEDGER).header
     ran = configuration.from_values(header["config"], source="ledger header")
     same = header.get("search") == chain.as_written(search.to_json())
     if not same or all(configuration.differences(ran, each) for each in choices):

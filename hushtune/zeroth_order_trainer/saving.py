@@ -9,13 +9,12 @@ from typing import Any
 
 from hushtune.config import ConfigError, same_data
 from hushtune.core.preparing import Prepared
+from hushtune.ending import LEDGER
 from hushtune.files import write_json
 from hushtune.guarantee import describe_guarantee
 from hushtune.privacy import ledger as ledgers
 from hushtune.report.card import model_card
 from hushtune.zeroth_order_trainer.losses import base_of
-
-LEDGER = "ledger.jsonl"
 
 _HOW_TO_CHECK = "`hushtune.core.replay` makes this model of them and the base model"
 

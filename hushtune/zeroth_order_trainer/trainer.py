@@ -13,6 +13,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from hushtune.config import ConfigError
 from hushtune.core.preparing import Prepared, read_begun
+from hushtune.ending import LEDGER
 from hushtune.methods import Settings
 from hushtune.report.terminal import TerminalProgress, describe_plan
 from hushtune.report.words import show
@@ -23,7 +24,7 @@ from hushtune.zeroth_order_trainer.losses import LossFunction
 from hushtune.zeroth_order_trainer.preparing import Task, prepare_run
 from hushtune.zeroth_order_trainer.refused import RefusesOthers
 from hushtune.zeroth_order_trainer.rows import Collator, silent_libraries
-from hushtune.zeroth_order_trainer.saving import LEDGER, name_of, require_savable, save, upload
+from hushtune.zeroth_order_trainer.saving import name_of, require_savable, save, upload
 
 
 class ZerothOrderTrainer(RefusesOthers):
