@@ -185,6 +185,11 @@ class _Scores:
         with torch.inference_mode():
             return self._readout.scores(texts).double().cpu().numpy()
 
+    def moves_in_a_pass(self, inputs: Inputs, moves: Sequence[Move]) -> int:
+        """One: nothing moves."""
+        del inputs, moves
+        return 1
+
 
 def isolated_shapes(readout: ReadOut, shapes: Sequence[Shape]) -> list[Shape]:
     """The shapes, one row each where a row's scores depend on the others, on this machine.
@@ -198,13 +203,13 @@ def isolated_shapes(readout: ReadOut, shapes: Sequence[Shape]) -> list[Shape]:
         collate = _collated(readout, shape)
         return is_isolated(scores, collate, shape.rows, scale=0.0, joined=True)
 
-    alone = [shape if isolated(shape) else replace(shape, rows=1) for shape in shapes]
-    if not all(isolated(shape) for shape in alone if shape not in shapes):
+    coupled = [shape for shape in shapes if not isolated(shape)]
+    if not all(isolated(shape) for shape in one_row_each(coupled, coupled)):
         raise ProbeError(
             "the scores of a text on its own change from one forward pass to the next; expected a "
             "model without memory and without chance."
         )
-    return alone
+    return one_row_each(shapes, coupled)
 
 
 def _dummy_data(loaded: LoadedModel) -> LabelledText:

@@ -42,7 +42,10 @@ class EncoderClassifier(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """(rows, labels) scores; see `embed`."""
-        return label_scores(self.features(**inputs), self.label_vectors)
+        # A matrix product so small is added up in ways that differ from row to row on some
+        # processors, and rows would have to go through one by one. This is as fast.
+        features = self.features(**inputs).unsqueeze(1)
+        return LOGIT_SCALE * (features * self.label_vectors).sum(dim=-1)
 
 
 def label_scores(features: Tensor, label_vectors: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ class HeadLosses:
         with torch.inference_mode():
             return self._losses(self._task.features(inputs), inputs["labels"], moves, charge)
 
+    def moves_in_a_pass(self, inputs: Inputs, moves: Sequence[Move]) -> int:
+        """One: a text goes through the encoder once, whatever moves."""
+        del inputs, moves
+        return 1
+
     def block_is_isolated(self, moves: Sequence[Move], labels: int) -> bool:
         """Whether a row of a block has the same losses in any place and any company.
 

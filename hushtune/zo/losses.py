@@ -160,6 +160,10 @@ class MovedLosses:
         values = torch.stack([columns[place] for place in range(len(moves))], dim=1)
         return values.double().cpu().numpy()
 
+    def moves_in_a_pass(self, inputs: Inputs, moves: Sequence[Move]) -> int:
+        """How many of these moves a forward pass evaluates, at most."""
+        return max(map(len, self._groups(inputs, moves)), default=1)
+
     def _groups(self, inputs: Inputs, moves: Sequence[Move]) -> list[list[int]]:
         """Places of the moves that a pass evaluates together; those in none have one each."""
         if self._together is None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from hushtune.zo.estimators import Estimator, Move, moves, slopes
 from hushtune.zo.kept import KeptOutputs, NotByExample
 from hushtune.zo.losses import PROBE_CHARGE, Inputs, MicroBatch, MovedLosses
+from hushtune.zo.products import products_are_isolated
 
 #: Slopes at λ and 2λ should agree at least this well, or a larger λ is tried.
 _WANTED_AGREEMENT = 0.9
@@ -32,6 +34,10 @@ class LossesOfInputs(Protocol):
 
     def of_inputs(self, inputs: Inputs, moves: Sequence[Move], *, charge: int) -> np.ndarray:
         """(rows of the micro-batch, moves) losses, dummy rows included."""
+        ...
+
+    def moves_in_a_pass(self, inputs: Inputs, moves: Sequence[Move]) -> int:
+        """How many of these moves a forward pass evaluates, at most."""
         ...
 
 
@@ -99,7 +105,17 @@ def is_isolated(
         if not np.array_equal(some[kept], together[kept]):
             return False
     # Even a row that is alone in its batch must not see what went through the model before it.
-    return np.array_equal(evaluate(examples, some_moves[first:]), together)
+    if not np.array_equal(evaluate(examples, some_moves[first:]), together):
+        return False
+    inputs = collate(examples)
+    return all(
+        products_are_isolated(
+            partial(losses.of_inputs, inputs, passed, charge=PROBE_CHARGE),
+            rows=rows,
+            times=losses.moves_in_a_pass(inputs, passed),
+        )
+        for passed in (some_moves[:1], some_moves[first:])
+    )
 
 
 def _companies(rows: int) -> np.ndarray:
