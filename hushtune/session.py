@@ -203,7 +203,7 @@ def begin(config: Config, *, units: int, try_isolation: bool = True) -> Session:
         ConfigError: a setting that cannot be used with this model or this number of units.
         CouplingError, ProbeError: a model that cannot be trained privately.
     """
-    population = config.data.public_units(units)
+    population = config.public_units(units)
     prepared = prepare(config, population=population, try_isolation=try_isolation)
     return prepared.session(config)
 
@@ -303,7 +303,7 @@ def prepare(
             max_length=config.data.max_length,
             tokens=tokens,
             sequences=loaded.readout.sequences,
-            expected_rows=budget.batch,
+            expected_rows=_rows_together(config, budget),
             overhead=cost.overhead,
             added=config.model.columns_added,
         ),
@@ -334,7 +334,21 @@ def is_head(parameters: Mapping[str, nn.Parameter]) -> bool:
 
 def budget_of(config: Config, *, head_only: bool, population: int) -> Budget:
     """Directions, steps and batch of a configuration."""
-    return methods.budget(config.method, config.privacy, head_only=head_only, population=population)
+    budget = methods.budget(
+        config.method, config.privacy, head_only=head_only, population=population
+    )
+    if config.federated.by_client:
+        # The server knows whom it asks: that it asks some clients only would amplify nothing.
+        return dataclasses.replace(budget, batch=float(population))
+    return budget
+
+
+def _rows_together(config: Config, budget: Budget) -> float:
+    """How many rows one machine is expected to meet in a step."""
+    federated = config.federated
+    if federated.by_client:
+        return federated.examples
+    return budget.batch / max(1, federated.clients)
 
 
 def seen_by_probe(config: Config, budget: Budget) -> tuple[Any, ...]:

@@ -175,7 +175,7 @@ def _plan(
         delta=resolved_delta(privacy, population),
         mechanism=privacy.mechanism,
         adjacency=privacy.adjacency,
-        unit=config.data.protected,
+        unit=config.protected,
         combine=config.data.combine,
         population=population,
         expected_units=budget.batch,

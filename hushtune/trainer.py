@@ -2,7 +2,7 @@
 
 This page is where the two meet. `Steps` owns the order of a step (charge, sample, compute, release)
 and everything that the guarantee rests on; what is computed here from private text goes into
-it as return value of `slopes_of` and nowhere else. Nothing of a step is logged, counted or timed.
+it as slopes and nowhere else. Nothing of a step is logged, counted or timed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hushtune.methods import Settings
-from hushtune.privacy.steps import Steps, prepared
+from hushtune.privacy.steps import Slopes, Steps, prepared
 from hushtune.session import Session
 from hushtune.tasks.data import LabelledText
 from hushtune.units import Units
@@ -23,6 +23,9 @@ from hushtune.zo.update import Update
 
 #: Called after each step with the number of steps charged so far; True ends the run there.
 AfterStep = Callable[[int], bool | None]
+
+#: What evaluates losses of the data's rows at moved parameters.
+Losses = HeadLosses | MovedLosses
 
 
 def train(
@@ -59,7 +62,7 @@ def train(
 
 def take_steps(
     steps: Steps,
-    losses: HeadLosses | MovedLosses,
+    losses: Losses,
     update: Update,
     settings: Settings,
     data: Units,
@@ -76,17 +79,29 @@ def take_steps(
         data: which rows a unit has.
         after_step: told of every step that is done; True ends the run there.
     """
-    estimator, scale = settings.estimator, settings.perturbation_scale
-    passes = moves(estimator, steps.ledger.header["plan"]["directions"], scale)
+    directions = steps.ledger.header["plan"]["directions"]
+    slopes = slopes_of(losses, settings, data, directions=directions)
+    update.replay(steps.ledger.releases)
+    while steps.left:
+        charge, released = steps.step(slopes)
+        update.apply(charge, released)
+        if after_step(steps.ledger.charges):
+            break
 
-    def slopes_of(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
+
+def slopes_of(losses: Losses, settings: Settings, data: Units, *, directions: int) -> Slopes:
+    """What a step asks for: from sampled units to the slopes of their rows.
+
+    Args:
+        losses, settings, data: as for `take_steps`.
+        directions: K.
+    """
+    estimator, scale = settings.estimator, settings.perturbation_scale
+    passes = moves(estimator, directions, scale)
+
+    def of(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
         rows = data.rows_of(units)
         values = losses.at(rows, passes, charge=charge)
         return slopes(estimator, values, scale), data.unit_of_row[rows]
 
-    update.replay(steps.ledger.releases)
-    while steps.left:
-        charge, released = steps.step(slopes_of)
-        update.apply(charge, released)
-        if after_step(steps.ledger.charges):
-            break
+    return of

@@ -92,7 +92,7 @@ def plan_search(config: Config, search: SearchConfig, *, units: int) -> PlannedS
         ValueError: if no noise gives that ε.
     """
     choices = configurations(config, search)
-    population = config.data.public_units(units)
+    population = config.public_units(units)
     for each in choices:
         configuration.check_units(each, population)
     moving = sessions.load_moving(choices[0])
@@ -281,7 +281,7 @@ def _enter(config: Config, plan: PlannedSearch) -> None:
         what="search",
         epsilon=plan.epsilon,
         delta=plan.delta,
-        unit=config.data.protected,
+        unit=config.protected,
         adjacency=config.privacy.adjacency,
         note=config.output,
     )

@@ -22,7 +22,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SETTINGS = """
     data.choices data.combine data.completion data.eval data.identity data.label
     data.max_completion_length data.max_length data.messages data.population data.prompt data.second
-    data.text data.train data.unit eval_every method.batch method.clip_norm method.directions
+    data.text data.train data.unit eval_every federated.clients federated.examples
+    federated.heterogeneity federated.least_replies federated.level federated.timeout
+    federated.trust method.batch method.clip_norm method.directions
     method.distribution method.optimizer
     method.estimator method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
@@ -174,7 +176,7 @@ def test_auto_can_be_asked_for_again_by_a_flag(tmp_path: Path):
         (
             "sede: 4",
             "unknown key sede; did you mean seed? "
-            "accepted: model, data, task, method, privacy, output, seed, eval_every.",
+            "accepted: model, data, task, method, privacy, federated, output, seed, eval_every.",
         ),
         ("- model", "expected keys such as model, data, task and privacy."),
         ("", "expected keys such as model, data, task and privacy."),

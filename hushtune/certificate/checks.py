@@ -153,7 +153,7 @@ def check_private(run: Examination) -> str:
     if record.header["private"] is not True:
         raise Failed(f"{guarantee['exclusions'][0]} There is nothing to certify.")
     meant = {
-        "unit": config.data.protected,
+        "unit": config.protected,
         "adjacency": config.privacy.adjacency,
         "mechanism": config.privacy.mechanism,
     }

@@ -115,7 +115,7 @@ def _show(described: dict[str, Any], config: Config) -> None:
     line = guarantee_line(
         described["epsilon"],
         described["delta"],
-        config.data.protected,
+        config.protected,
         config.privacy.adjacency,
     )
     show(

@@ -158,7 +158,7 @@ def prepare(config: Config, *, units: int) -> Comparison:
     Raises:
         ConfigError, ValueError: what cannot be used with this model or this number of units.
     """
-    population = config.data.public_units(units)
+    population = config.public_units(units)
     check_units(config, population)
     loaded, tune, parameters = load_moving(config)
     head_only = set(parameters) == {LABEL_VECTORS}

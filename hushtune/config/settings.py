@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from hushtune.config.federating import FederatedConfig
+
 Auto = Literal["auto"]
 
 
@@ -105,15 +107,6 @@ class DataConfig:
     max_completion_length: int = 32
     """Longest completion, or option, in tokens; also how long a generated one may be."""
 
-    @property
-    def protected(self) -> str:
-        """What the guarantee is about: the unit's column, or "example"."""
-        return self.unit or "example"
-
-    def public_units(self, units: int) -> int:
-        """The number of units as it is published, where there are so many."""
-        return units if self.population is None else self.population
-
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -205,12 +198,24 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federated: FederatedConfig = field(default_factory=FederatedConfig)
     output: str = "runs/run"
     """The run folder."""
     seed: int = 0
     """Public: directions and new parameters only. Noise and sampling have no seed."""
     eval_every: int = 0
     """Steps between evaluations on the public evaluation data; 0: before and after only."""
+
+    @property
+    def protected(self) -> str:
+        """What the guarantee is about: "example", the unit's column, or "client"."""
+        return "client" if self.federated.by_client else self.data.unit or "example"
+
+    def public_units(self, units: int) -> int:
+        """The number of units as it is published, where the data has so many."""
+        if self.federated.by_client:
+            return self.federated.clients
+        return units if self.data.population is None else self.data.population
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain values."""

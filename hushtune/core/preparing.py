@@ -102,7 +102,7 @@ def prepare(
         LedgerError: the ledger is of another run.
     """
     check_training(config)
-    population = config.data.public_units(rows.units)
+    population = config.public_units(rows.units)
     check_units(config, population)
     module = examples.module
     module.eval()

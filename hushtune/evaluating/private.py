@@ -131,7 +131,7 @@ def _budget(terms: Terms, held: Evaluations, config: Config, header: dict[str, A
         fixed = Budget(
             epsilon=terms.epsilon,
             delta=_default_delta(terms, header),
-            unit=config.data.protected,
+            unit=config.data.unit or "example",
             adjacency=config.privacy.adjacency,
         )
     given = {"epsilon": terms.budget, "delta": terms.delta, "unit": terms.unit}

@@ -62,6 +62,16 @@ class Boundary:
             unit_of_row: (rows,) which unit each row belongs to; the rows of a unit are in the
                 unit's own fixed order.
         """
+        return self.publish(self.bounded_sum(scalars, unit_of_row))
+
+    def bounded_sum(self, scalars: np.ndarray, unit_of_row: np.ndarray) -> list[int]:
+        """The exact sum of the units' clipped vectors: private, until it went through `publish`.
+
+        Where the data is spread over several owners, each computes its own and the sums are added.
+
+        Args:
+            scalars, unit_of_row: as for `release`.
+        """
         directions = self.plan.directions
         if scalars.shape != (len(unit_of_row), directions):
             # The number of rows is private, and this text may reach a terminal.
@@ -69,8 +79,11 @@ class Boundary:
                 f"Expected scalars of shape (rows, {directions}), one row per unit row."
             )
         per_unit = combine_rows(scalars, unit_of_row, self.plan.combine)
-        bounded = clip_to_grid(per_unit, self.plan)
-        return tuple(int(value) for value in self._add_noise(exact_sum(bounded)))
+        return exact_sum(clip_to_grid(per_unit, self.plan))
+
+    def publish(self, total: list[int]) -> tuple[int, ...]:
+        """K noised integers from K sums to which every unit added one clipped vector at most."""
+        return tuple(int(value) for value in self._add_noise(total))
 
 
 def combine_rows(scalars: np.ndarray, unit_of_row: np.ndarray, combine: Combine) -> np.ndarray:
@@ -123,7 +136,7 @@ def _admitted(integers: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
 
 
 def exact_sum(bounded: np.ndarray) -> list[int]:
-    """The column sums of (units, K) int64 in integers without limit, cut off at those of int64.
+    """The column sums of (rows, K) int64 in integers without limit, cut off at those of int64.
 
     The plan makes sure that `population` units cannot reach the limit. There may be more units than
     the declared population, and a sum that wraps around would differ by 2^64 between neighbours.

@@ -267,11 +267,15 @@ class PrivacyPlan:
         order = 2 if self.mechanism == "gaussian" else 1
         return np.linalg.norm(vectors, ord=order, axis=1, keepdims=True)
 
-    def admits(self, vector: Sequence[int]) -> bool:
-        """Whether an integer vector is within the sensitivity; Python integers, so exact."""
+    def admits(self, vector: Sequence[int], *, units: int = 1) -> bool:
+        """Whether an integer vector can be that of a unit, or the sum of so many units' vectors.
+
+        In Python integers, so exact.
+        """
+        longest = units * self.sensitivity
         if self.mechanism == "gaussian":
-            return sum(value * value for value in vector) <= self.sensitivity**2
-        return sum(abs(value) for value in vector) <= self.sensitivity
+            return sum(value * value for value in vector) <= longest**2
+        return sum(abs(value) for value in vector) <= longest
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, for the ledger's header."""

@@ -76,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> Record:
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
-            _accept(record, line, first=number == 1)
+            accept(record, line, first=number == 1)
         number += 1
         _accept_torn(record)
     except ChainError as refusal:
@@ -84,8 +84,12 @@ def read(path: str | os.PathLike[str]) -> Record:
     return record
 
 
-def _accept(record: Record, line: bytes, *, first: bool) -> None:
-    """Check one line against what came before and add it to the record."""
+def accept(record: Record, line: bytes, *, first: bool) -> None:
+    """Check one line, without its newline, against what came before and add it to the record.
+
+    Raises:
+        ChainError: if it may not follow.
+    """
     content, claimed = chain.read_line(record.head, line)
     match content if content.keys() in _FORMS else None:
         case {"header": dict(header)} if first and states_its_steps(header):

@@ -34,13 +34,43 @@ class Releases(Protocol):
     def release(self, scalars: np.ndarray, unit_of_row: np.ndarray) -> tuple[int, ...]: ...
 
 
-class Steps:
-    """Steps of a run whose ledger is open: those released already, and those to come.
+class Charged:
+    """A run's steps, each of which is charged before anything of it is computed.
 
-    Not made directly: `PrivateSteps` below, or its counterpart without privacy in `hushtune.plain`.
+    Args:
+        ledger: open.
+        registered: where steps are reserved before they are charged, if anywhere.
 
     Attributes:
         ledger: the open ledger.
+    """
+
+    def __init__(self, ledger: Ledger, registered: RegisteredRun | None = None) -> None:
+        self.ledger = ledger
+        self._registered = registered
+
+    @property
+    def left(self) -> int:
+        """Steps of the plan that have not been charged."""
+        return self.ledger.header["steps"] - self.ledger.charges
+
+    def charge(self) -> int:
+        """Charge the next step durably; returns its index.
+
+        Raises:
+            BudgetSpent: all planned steps have been charged.
+            OSError: the ledger could not be made durable; the step is charged and lost.
+            RegistryError: a copy of this run has taken the step already.
+        """
+        if self._registered is not None:
+            self._registered.cover(self.ledger.charges)
+        return self.ledger.charge()
+
+
+class Steps(Charged):
+    """Steps of a run whose ledger is open: those released already, and those to come.
+
+    Not made directly: `PrivateSteps` below, or its counterpart without privacy in `hushtune.plain`.
     """
 
     def __init__(
@@ -50,15 +80,9 @@ class Steps:
         boundary: Releases,
         registered: RegisteredRun | None = None,
     ) -> None:
-        self.ledger = ledger
-        self._registered = registered
+        super().__init__(ledger, registered)
         self._sampler = sampler
         self._boundary = boundary
-
-    @property
-    def left(self) -> int:
-        """Steps of the plan that have not been charged."""
-        return self.ledger.header["steps"] - self.ledger.charges
 
     def step(self, slopes: Slopes) -> tuple[int, tuple[int, ...]]:
         """Charge a step, sample units, compute their slopes, release; returns index and integers.
@@ -67,15 +91,11 @@ class Steps:
         Sample and slopes live in this call and die with it.
 
         Raises:
-            BudgetSpent: all planned steps have been charged.
-            OSError: the ledger could not be made durable; the step is charged and lost.
-            RegistryError: a copy of this run has taken the step already.
+            BudgetSpent, OSError, RegistryError: as for `charge`.
             StepFailed: `slopes` or the release failed; it is never tried again, and nothing of what
                 was computed is said.
         """
-        if self._registered is not None:
-            self._registered.cover(self.ledger.charges)
-        charge = self.ledger.charge()
+        charge = self.charge()
         released = self._release(slopes, charge)
         self.ledger.release(charge, released)
         return charge, released

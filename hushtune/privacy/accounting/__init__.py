@@ -22,17 +22,23 @@ from importlib.metadata import version
 from hushtune.privacy.accounting import validation
 from hushtune.privacy.accounting.calibration import LARGEST_NOISE, SMALLEST_NOISE, Search
 from hushtune.privacy.accounting.composed import Phase, Spent, composed_epsilon
+from hushtune.privacy.accounting.gaussian_dp import shown_beside
 from hushtune.privacy.accounting.mechanisms import MECHANISMS, Terms, plan_epsilon
+from hushtune.privacy.accounting.shares import SharedRounds, epsilon_of_shares, share_of_noise
 
 __all__ = [
     "ACCOUNTANT",
     "ACCOUNTANT_VERSION",
     "Phase",
+    "SharedRounds",
     "Spent",
     "calibrate",
     "composed_epsilon",
     "epsilon",
+    "epsilon_of_shares",
     "group_privacy",
+    "share_of_noise",
+    "shown_beside",
 ]
 
 ACCOUNTANT = "hushtune privacy loss distributions"

@@ -1,0 +1,37 @@
+"""What a person may choose where the data stays with several owners; section `federated`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+
+@dataclass(frozen=True)
+class FederatedConfig:
+    """Rounds between a server and the clients that hold the data."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    clients: int = 0
+    """How many clients there are; 0: the run is not federated."""
+    level: Literal["example", "client"] = "example"
+    """What is protected: each example (or data.unit), or all that a client holds."""
+    trust: Literal["server", "nobody", "secure-aggregation"] = "server"
+    """server: it sees each client's sum and adds the noise. nobody: every client adds the whole
+    noise to its own sum. secure-aggregation is refused; docs/federated.md says why."""
+    examples: float = 32.0
+    """With level client: how many of its examples a client looks at in a round, expected."""
+    least_replies: int = 1
+    """A round with fewer replies is charged and skipped."""
+    timeout: float = 600.0
+    """Seconds that a round waits for replies, and the run for its clients."""
+    heterogeneity: float = 0.5
+    """α of the Dirichlet distribution by which a simulation shares out each label's rows among
+    clients; small is unequal."""
+
+    @property
+    def by_client(self) -> bool:
+        """Whether a client is the unit of privacy."""
+        return self.clients > 0 and self.level == "client"

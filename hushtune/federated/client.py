@@ -1,0 +1,174 @@
+"""A client: the owner's data, what its owner allows, and answers to a server's questions.
+
+Everything the client computes of a round follows from the ledger: model, settings, directions and
+all moves so far. It recomputes ε of the plan and refuses a run that its owner does not allow,
+before it answers anything. What leaves it is the number of its units, K integers a round, and
+words that name public things only; whatever else goes wrong is said on its own terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hushtune import session as sessions
+from hushtune.config import Config, ConfigError, from_values
+from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
+from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.ledger_copy import Behind, LedgerCopy
+from hushtune.privacy.record import LedgerError, Record
+from hushtune.privacy.rounds import ClientShare, RoundTerms
+from hushtune.privacy.steps import prepared
+from hushtune.session import Session
+from hushtune.tasks.data import LabelledText
+from hushtune.trainer import Losses, slopes_of
+from hushtune.zo.update import Update
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What the owner of some data gives to a run, and how far.
+
+    Attributes:
+        name: tells apart the owners that one process works for.
+        read: the data, from the run's configuration.
+        folder: for the copy of the ledger.
+        model: where the base model is, if not where the server says.
+        epsilon: the most ε that a run may cost; none: what the server plans.
+        trusts_server: whether the server may see sums without noise.
+    """
+
+    name: str
+    read: Callable[[Config], LabelledText]
+    folder: Path
+    model: str | None = None
+    epsilon: float | None = None
+    trusts_server: bool = True
+
+
+@dataclass
+class AtWork:
+    """What a process has in memory of the run that it works for, and of its owners' data.
+
+    Attributes:
+        header: of the run's ledger.
+        session: of the run.
+        update: moves the session's parameters.
+        applied: how many of the ledger's charges the parameters have behind them.
+        data: by owner.
+        losses: by owner.
+    """
+
+    header: dict[str, Any] = field(default_factory=dict)
+    session: Session | None = None
+    update: Update | None = None
+    applied: int = 0
+    data: dict[str, LabelledText] = field(default_factory=dict)
+    losses: dict[str, Losses] = field(default_factory=dict)
+
+
+class Client:
+    """Answers for one owner.
+
+    Args:
+        owner: whose data it is.
+        at_work: what the process keeps from answer to answer; may be shared between owners, as in a
+            simulation, since the run is the same for all.
+    """
+
+    def __init__(self, owner: Owner, at_work: AtWork) -> None:
+        self._owner = owner
+        self._work = at_work
+
+    def answer(self, kind: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a question of a server; a refusal if it cannot be given."""
+        try:
+            if kind == DESCRIBE:
+                config = from_values(json.loads(question["config"]), source="the server")
+                return {"units": self._units(config)}
+            if kind == ROUND:
+                return self._round(question["first"], question["lines"])
+            return {REFUSED: "was asked for something that it does not know"}
+        except Behind as behind:
+            return {"known": behind.known}
+        except (ConfigError, LedgerError) as refusal:
+            # These name settings and lines of the ledger, which the server knows.
+            return {REFUSED: " ".join(str(refusal).split())}
+        except Exception as error:
+            # Whatever else an error says may be about private text.
+            print(f"hushtune: not answered, since {error!r}", file=sys.stderr, flush=True)
+            return {REFUSED: "has a problem; its own terminal says which"}
+
+    def _units(self, config: Config) -> int:
+        return self._data(config).units
+
+    def _round(self, first: int, lines: bytes) -> dict[str, Any]:
+        with LedgerCopy(self._owner.folder / "ledger.jsonl") as copy:
+            charge = copy.follow(first, lines)
+            header = copy.record.header
+            self._require_allowed(header)
+            session = self._at(copy.record)
+            plan, terms = PrivacyPlan.from_json(header["plan"]), RoundTerms.of(header)
+            data = self._data(session.config)
+            losses = self._losses(session, data)
+            slopes = slopes_of(losses, session.settings, data, directions=plan.directions)
+            share = ClientShare(plan, terms, units=data.units)
+            return {"charge": charge, "values": list(share.of_round(slopes, charge))}
+
+    def _require_allowed(self, header: Mapping[str, Any]) -> None:
+        """Refuse what the owner did not agree to.
+
+        Raises:
+            LedgerError: saying what was asked for and what is allowed.
+        """
+        plan = PrivacyPlan.from_json(dict(header["plan"]))
+        trusted = RoundTerms.of(header).trust == "server"
+        if header["private"] is not True:
+            raise LedgerError("the run has no privacy.")
+        if trusted and not self._owner.trusts_server:
+            raise LedgerError("its owner does not trust the server with sums without noise.")
+        allowed = self._owner.epsilon
+        if allowed is not None and plan.epsilon() > allowed:
+            raise LedgerError(f"the run's ε is {plan.epsilon():.4g}, its owner allows {allowed}.")
+
+    def _at(self, record: Record) -> Session:
+        """The session with the parameters of the record's last round."""
+        work = self._work
+        if work.session is None or work.header != record.header or work.applied > record.charges:
+            session = sessions.resume(record.header, model=self._owner.model)
+            session.require_isolation()
+            work.header, work.session = record.header, session
+            work.update, work.applied = session.update(), 0
+            work.losses = {}
+        assert work.session is not None
+        assert work.update is not None
+        for charge in range(work.applied, record.charges):
+            if charge in record.releases:
+                work.update.apply(charge, record.releases[charge])
+        # The last charge's release is yet to come.
+        work.applied = record.charges - 1
+        return work.session
+
+    def _data(self, config: Config) -> LabelledText:
+        if self._owner.name not in self._work.data:
+            self._work.data[self._owner.name] = self._owner.read(config)
+        return self._work.data[self._owner.name]
+
+    def _losses(self, session: Session, data: LabelledText) -> Losses:
+        if self._owner.name not in self._work.losses:
+            self._work.losses[self._owner.name] = prepared(
+                lambda: session.losses(session.optimised_task(data))
+            )
+        return self._work.losses[self._owner.name]
+
+
+def partition(data: LabelledText, rows: np.ndarray) -> LabelledText:
+    """Those rows of the data whose units are theirs alone: whole units, ascending rows."""
+    _, unit_of_row = np.unique(data.unit_of_row[rows], return_inverse=True)
+    return LabelledText([data.texts[row] for row in rows], data.labels[rows], unit_of_row)

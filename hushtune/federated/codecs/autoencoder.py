@@ -1,0 +1,137 @@
+"""DR-Encoder's codec: a residual convolutional auto-encoder, trained on draws of a prior.
+
+It sees an update whitened by the prior's means and deviations, which stay what they are, as a
+square image padded with zeros. Nothing of a real update can reach the training: `train` takes a
+prior and public numbers. The network computes in float32; its results are the same for every call
+on one machine, not on every machine, so decoded updates are recorded or sent, not recomputed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from hushtune.federated.codecs.base import by_row, checked_code
+from hushtune.federated.codecs.images import halvings_of, side_of, whitened
+from hushtune.federated.codecs.network import Network
+from hushtune.federated.codecs.priors import Prior
+from hushtune.federated.codecs.randomness import Seed, generator
+from hushtune.models.load import hash_tensors
+from hushtune.privacy.plan import require
+
+WEIGHTS_FILE = "autoencoder.safetensors"
+
+_BLOCKS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class AutoencoderCodec:
+    """Encodes and decodes by a network. Its codes are not linear in updates.
+
+    Attributes:
+        prior: of one update; also the network's scales.
+        ratio: 2⁻ⁿ, the share of the padded image's numbers that a code has.
+        network: trained on the prior.
+    """
+
+    prior: Prior
+    ratio: float
+    network: Network
+
+    kind: ClassVar[str] = "autoencoder"
+    linear: ClassVar[bool] = False
+
+    @property
+    def dimension(self) -> int:
+        return self.prior.dimension
+
+    @property
+    def size(self) -> int:
+        return int(side_of(self.prior.dimension, self.ratio) ** 2 * self.ratio)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Over names, dtypes, shapes and bytes of the weights."""
+        return hash_tensors(self.network.state_dict().items())
+
+    def encode(self, updates: np.ndarray) -> np.ndarray:
+        return by_row(self._encode, updates, self.dimension, self.size)
+
+    def decode(self, code: np.ndarray, noise: float) -> np.ndarray:
+        """(d,) float64 as in `Codec.decode`; what noise the code has makes no difference."""
+        latent = torch.tensor(checked_code(code, noise, self.size), dtype=torch.float32)
+        side = int(side_of(self.prior.dimension, self.ratio) * 2.0 ** -halvings_of(self.ratio))
+        with torch.inference_mode():
+            image = self.network.decoder(latent.reshape(1, -1, side, side))
+        numbers = image.reshape(-1)[: self.dimension].double().numpy()
+        return self.prior.mean + self.prior.deviation * numbers
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into a folder; `to_json` holds the rest."""
+        save_file(self.network.state_dict(), folder / WEIGHTS_FILE)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "prior": self.prior.to_json(),
+            "ratio": self.ratio,
+            "weights_sha256": self.weights_sha256,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], folder: Path) -> AutoencoderCodec:
+        """The codec of which `to_json` wrote the value and `save` the weights.
+
+        Raises:
+            ValueError: if the weights in the folder are others.
+        """
+        network = Network(halvings_of(value["ratio"]), _BLOCKS, 0)
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        codec = cls(Prior.from_json(value["prior"]), value["ratio"], network)
+        found, expected = codec.weights_sha256, value["weights_sha256"]
+        require(found == expected, f"SHA-256 of {folder / WEIGHTS_FILE}", found, expected)
+        return codec
+
+    def _encode(self, update: np.ndarray) -> np.ndarray:
+        images = whitened(update[None], self.prior, self.ratio)
+        with torch.inference_mode():
+            return self.network.encoder(images).reshape(-1).double().numpy()
+
+
+def train(
+    prior: Prior,
+    ratio: float,
+    seed: Seed,
+    steps: int,
+    *,
+    batch: int = 16,
+    learning_rate: float = 3e-3,
+) -> AutoencoderCodec:
+    """The auto-encoder that reconstructs synthetic updates with small mean square error (Adam).
+
+    Args:
+        prior: what synthetic updates are drawn from.
+        ratio: 1/2, 1/4, …: how much smaller a code is than the padded image.
+        seed: public; any int or text. The same seed gives the same weights on one machine.
+        steps: of training, one batch each.
+        batch: synthetic updates a step.
+        learning_rate: Adam's.
+
+    Raises:
+        ValueError: if the ratio is not a negative power of two.
+    """
+    network = Network(halvings_of(ratio), _BLOCKS, seed)
+    rng = generator(seed, "training of the auto-encoder")
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    for _ in range(steps):
+        images = whitened(prior.draw(rng, batch), prior, ratio)
+        difference = (network(images) - images).reshape(batch, -1)[:, : prior.dimension]
+        optimizer.zero_grad()
+        difference.square().mean().backward()
+        optimizer.step()
+    return AutoencoderCodec(prior, ratio, network)
