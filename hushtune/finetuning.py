@@ -192,7 +192,9 @@ def _named(data: str | Rows) -> tuple[str, GivenRows]:
 
 def _rows(key: str, value: Any) -> list[Mapping[str, Any]]:
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
-        value = value.to_dict("records")
+        value = [
+            {name: _plain(cell) for name, cell in row.items()} for row in value.to_dict("records")
+        ]
     try:
         rows = list(value)
     except TypeError:
@@ -203,3 +205,10 @@ def _rows(key: str, value: Any) -> list[Mapping[str, Any]]:
             "dictionaries, a Dataset or a DataFrame."
         )
     return rows
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of a DataFrame as JSON would have it: lists for arrays, None for what is missing."""
+    if type(cell).__name__ in ("NAType", "NaTType"):
+        return None
+    return cell.tolist() if hasattr(cell, "tolist") else cell

@@ -9,7 +9,7 @@ from typing import Any
 from hushtune.config import ConfigError, DataConfig, TaskConfig, require
 from hushtune.tasks.formats import Row
 from hushtune.tasks.generating import Sampling, public_randomness
-from hushtune.tasks.prompts import read_prompts, require_writing
+from hushtune.tasks.prompts import read_prompts
 from hushtune.tasks.readouts import Continuation, ReadOut, WritingReadOut
 
 #: How often an empty text is drawn again before its row is left out.
@@ -74,9 +74,8 @@ def generate(
     Raises:
         ConfigError, DataError: what cannot be used.
     """
-    require_writing(task)
-    assert isinstance(readout, WritingReadOut)
     found = read_prompts(prompts, task, data)
+    assert isinstance(readout, WritingReadOut)
     count = request.count
     if count is None:
         if prompts is None:
@@ -87,16 +86,16 @@ def generate(
     begins = [prompt.begins for prompt in of_row]
     most = request.max_new_tokens
     if most is None:
-        most = readout.most_after(begins)
+        most = readout.most_after([prompt.begins for prompt in found])
     written: dict[int, Continuation] = {}
     missing = list(range(count))
     with public_randomness(request.seed, readout.model.device):  # type: ignore[arg-type]
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             texts = readout.write(
                 [begins[row] for row in missing],
                 most=most,
                 sampling=request.sampling,
-                after_batch=after_batch,
+                after_batch=after_batch if attempt == 0 else lambda _: None,
             )
             drawn = zip(missing, texts, strict=True)
             written |= {row: each for row, each in drawn if each.text.strip()}

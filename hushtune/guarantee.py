@@ -102,7 +102,7 @@ def exclusions(header: dict[str, Any]) -> list[str]:
             "How long the search took, as somebody at the terminal or on the machine sees it; that "
             "tells about how many runs there were."
         )
-    others = f"Other runs on the same data, and {tried}, add to ε"
+    others = f"Other runs on the same data, private evaluations of this one, and {tried}, add to ε"
     return [
         *sentences,
         "Whoever runs the training, and the machine it runs on, are trusted with the data.",

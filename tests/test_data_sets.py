@@ -129,6 +129,11 @@ def test_without_a_connection_the_line_says_so(run_arguments: list[str], tmp_pat
         ("rows.jsonl", "./rows.jsonl", True),
         ("./set", "set:train", True),
         ("./set:train", "set:test", False),
+        # Where a relative name was written, nobody knows any more.
+        ("data/rows.jsonl", "/somewhere/data/rows.jsonl", True),
+        ("../data/rows.jsonl", "/somewhere/data/rows.jsonl", True),
+        ("data/rows.jsonl", "/somewhere/rows.jsonl", False),
+        ("/here/rows.jsonl", "/there/rows.jsonl", False),
     ],
 )
 def test_a_name_of_the_private_data_is_known_in_every_spelling(one: str, other: str, same: bool):

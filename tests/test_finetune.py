@@ -12,6 +12,7 @@ import pytest
 from conftest import write_reviews
 
 import hushtune
+from hushtune import finetuning
 from hushtune.cli import main
 from hushtune.config import ConfigError
 from hushtune.privacy.ledger import LedgerError
@@ -69,6 +70,15 @@ def test_rows_may_be_in_memory(make, encoder_folder, reviews, tmp_path):
     assert "private_accuracy" in result.summary
     alone = tuned(encoder_folder, make(rows_of(reviews)), tmp_path / "alone")
     assert alone.guarantee["population"] == 60
+
+
+def test_cells_of_a_frame_are_as_json_has_them():
+    import numpy as np
+
+    pandas = pytest.importorskip("pandas")
+    cells = pandas.DataFrame({"options": [np.array(["a", "b"])], "rows": [np.int64(3)]})
+    cells["unknown"] = pandas.NA
+    assert finetuning._rows("train", cells) == [{"options": ["a", "b"], "rows": 3, "unknown": None}]
 
 
 def test_an_interrupted_call_goes_on(encoder_folder, reviews, tmp_path, monkeypatch):

@@ -43,7 +43,8 @@ def run(arguments: Sequence[str]) -> int:
             public: the data is public.
             private: the data is private: release noised metrics, charged to an evaluation budget.
             epsilon: ε of this call; what follows goes with --private too.
-            delta: δ of all calls together; the training's if none, or 1e-5.
+            delta: δ of all calls together; the training's if none, or 1e-5 and at most a
+                tenth of 1 / units.
             budget: ε of all calls together, fixed by the first one; the first one's ε if none.
             unit: example, or the column that names a unit; the training's if none.
             population: about how many units there are, if that may be known; as many as in the

@@ -42,7 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     assert probe is not None
     passes_a_step = len(moves(session.settings.estimator, plan.directions, 1.0))
     sequences = session.loaded.readout.sequences
-    tokens = max(shape.rows * shape.length * sequences for shape in session.shapes)
+    added = config.model.columns_added
+    tokens = max(shape.rows * (shape.length + added) * sequences for shape in session.shapes)
     directions_a_pass = max(shape.directions for shape in session.shapes)
     offload = config.model.offload
     curve = _curve(plan) if isinstance(plan, PrivacyPlan) else []
@@ -118,7 +119,7 @@ def _needed(config: Config) -> int | None:
             model.name,
             model.dtype,
             all_move=model.tune == "full",
-            max_length=config.data.max_length,
+            max_length=config.data.max_length + model.columns_added,
         )
     except (OSError, ValueError, KeyError):  # loading the model says what is wrong
         return None

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
             registry: the file that adds up runs: show its entries and totals.
             new: make that file.
             data: show, or add to, this data set only.
-            add: enter what was released elsewhere: its kind, such as evaluation.
+            add: enter what was released elsewhere: its kind, such as statistics.
             epsilon: of what is added.
             delta: of what is added.
             unit: of what is added: example, or the column that names a unit.

@@ -1,13 +1,15 @@
-"""What a run folder of DP-SGD can be asked: its model, and nothing that needs a ledger."""
+"""What a run folder can be asked that has no ledger, or one that does not say what its task is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hushtune import config as configuration
 from hushtune.config import ConfigError
 from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import bucket_shapes
 
 
@@ -26,9 +28,27 @@ def read_header(run: Path) -> dict[str, Any]:
     """The header of the ledger of a run folder, or what stands for it in a comparison.
 
     Raises:
-        ConfigError, LedgerError, OSError: if there is none.
+        ConfigError, LedgerError, OSError: if there is none, or it does not say what its task is.
     """
-    return header_of(run) if holds_comparison(run) else ledgers.read(run / "ledger.jsonl").header
+    if holds_comparison(run):
+        return header_of(run)
+    header = ledgers.read(run / "ledger.jsonl").header
+    require_task(run, header)
+    return header
+
+
+def require_task(run: Path, header: Mapping[str, Any]) -> None:
+    """Refuse a run of a module, whose ledger does not say what its rows or its losses are.
+
+    Raises:
+        LedgerError: saying what can be done with it.
+    """
+    if "frozen_sha256" in header:
+        raise LedgerError(
+            f"{run}: this run tuned a module with a loss of its own (ZerothOrderTrainer, or "
+            "hushtune.core), so that what its rows are is not known here; load its model where it "
+            "was trained, or with transformers."
+        )
 
 
 def header_of(run: Path) -> dict[str, Any]:

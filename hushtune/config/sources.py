@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 _FORM = re.compile(r"(?P<name>[^@:]+)(@(?P<part>[^@:]+))?(:(?P<split>\w+(\.\w+)*))?")
 
@@ -36,7 +37,7 @@ def data_set(name: str) -> DataSet | None:
 
 def same_data(one: str, other: str) -> bool:
     """Whether two names of files, folders or things on the hub mean the same, or may do so."""
-    if os.path.realpath(one) == os.path.realpath(other):
+    if os.path.realpath(one) == os.path.realpath(other) or _same_from_elsewhere(one, other):
         return True
     first, second = data_set(one), data_set(other)
     if first is None or second is None:
@@ -44,6 +45,15 @@ def same_data(one: str, other: str) -> bool:
     # A configuration that is not named may be the one that is.
     named = {first.configuration, second.configuration} - {None}
     return first.split == second.split and len(named) < 2 and _same_name(first.name, second.name)
+
+
+def _same_from_elsewhere(one: str, other: str) -> bool:
+    """Whether a relative name, which may have been written in another folder, can be the other."""
+    relative, absolute = sorted((Path(one), Path(other)), key=Path.is_absolute)
+    if relative.is_absolute() or not absolute.is_absolute():
+        return False
+    parts = [part for part in relative.parts if part != ".."]
+    return bool(parts) and list(absolute.parts[-len(parts) :]) == parts
 
 
 def _same_name(one: str, other: str) -> bool:

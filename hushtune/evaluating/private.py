@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hushtune.comparison.folder import require_task
 from hushtune.config import Config, default_delta, from_values
 from hushtune.evaluating.guarantee import describe_call, describe_evaluations
 from hushtune.evaluating.ratios import vectors
@@ -87,6 +88,7 @@ def evaluate_on_private(
         StepFailed: if the computation failed; its charge is spent.
     """
     record = ledgers.read(run / "ledger.jsonl")
+    require_task(run, record.header)
     config = from_values(record.header["config"])
     with evaluations.opened(run) as held:
         budget = _budget(terms, held, config, record.header)

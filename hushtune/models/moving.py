@@ -153,7 +153,8 @@ def moving_parameters(loaded: LoadedModel, tune: str) -> dict[str, nn.Parameter]
     model = loaded.model
     if tune not in ADAPTERS and is_quantised(model):
         raise ConfigError(
-            f"model.tune: {tune} is not accepted for a quantised model; it must be lora."
+            f"model.tune: {tune} is not accepted for a quantised model; it must be "
+            "lora, prompt or prefix."
         )
     named = dict(model.named_parameters())
     if tune == "full":

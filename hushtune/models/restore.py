@@ -15,7 +15,7 @@ from torch import nn
 from hushtune.config import Config, ConfigError, LoraConfig, from_values
 from hushtune.generation import Generated, Request, generate
 from hushtune.models.load import load_model
-from hushtune.models.moving import cast_adapters
+from hushtune.models.moving import base_network, cast_adapters, replace_network
 from hushtune.models.save import LABEL_VECTORS_FILE
 from hushtune.privacy.ledger import LedgerError
 from hushtune.tasks.batches import Shape
@@ -77,8 +77,7 @@ class TunedModel:
             raise ConfigError(
                 "task.kind: what was learned is text; use the model to generate some."
             )
-        data = LabelledText.unlabelled(texts)
-        best = TextTask(self.readout, data, self.shapes).predictions()
+        best = self.task(LabelledText.unlabelled(texts)).predictions()
         if isinstance(self.readout, ChoicesReadOut):
             return [text.options[index] for text, index in zip(texts, best, strict=True)]
         return [self.labels[index] for index in best]
@@ -136,6 +135,9 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:
     """The tuned model of a run folder, by the ledger's header.
 
     A folder with `model/` is complete; one with `adapter/` needs the base model as well.
+
+    Raises:
+        LedgerError: if the run is not complete.
     """
     run = Path(run)
     config = from_values(header["config"], source=f"{run}/ledger.jsonl")
@@ -148,12 +150,9 @@ def load_tuned(run: str | Path, header: dict[str, Any]) -> TunedModel:
         )
     loaded = load_model(config.model, config.task, config.data, seed=config.seed)
     readout: Any = loaded.readout
-    lora = config.model.lora
     if adapter.exists():
-        if loaded.kind == "descriptions":
-            readout.model.encoder = _with_adapter(readout.model.encoder, adapter, lora)
-        else:
-            readout.model = _with_adapter(readout.model, adapter, lora)
+        adapted = _with_adapter(base_network(loaded), adapter, config.model.lora)
+        replace_network(loaded, adapted)
     if loaded.kind == "descriptions":
         folder = adapter if adapter.exists() else model
         with safe_open(str(folder / LABEL_VECTORS_FILE), framework="pt") as file, torch.no_grad():
@@ -170,4 +169,4 @@ def _with_adapter(network: nn.Module, adapter: Path, lora: LoraConfig) -> nn.Mod
         warnings.simplefilter("ignore")  # PEFT asks transformers for names of older versions
         adapted = peft.PeftModel.from_pretrained(network, str(adapter))  # type: ignore[arg-type]
     cast_adapters(adapted, lora)
-    return adapted.eval()
+    return adapted

@@ -29,6 +29,10 @@ _ROWS = {
 }
 
 
+#: How units are counted that no column names.
+_COUNTED = {"example": "rows", "client": "clients"}
+
+
 def model_card(
     header: dict[str, Any],
     *,
@@ -76,8 +80,8 @@ def _front_matter(base: str, kind: str) -> str:
 
 
 def _data(config: dict[str, Any], kind: str, plan: dict[str, Any]) -> str:
-    unit = config["data"]["unit"]
-    count = f"{plan['population']} {'rows' if unit is None else f'units by `{unit}`'}"
+    unit = plan.get("unit") or config["data"]["unit"] or "example"
+    count = f"{plan['population']} {_COUNTED.get(unit, f'units by `{unit}`')}"
     labels = list(config["task"]["labels"])
     lines = [f"Private {_ROWS[kind]}: {count}."]
     if labels:

@@ -101,6 +101,11 @@ def write(
         pad_token_id=end if pad is None else pad,
         decoder_start_token_id=getattr(network.config, "decoder_start_token_id", None),
         do_sample=sampling is not None,
+        # What is not said here is taken from the model's own generation_config.
+        num_beams=1,
+        num_return_sequences=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
         **({} if sampling is None else vars(sampling)),
     )
     # Padding on the left would come between a text and its virtual tokens.

@@ -13,6 +13,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -123,18 +124,22 @@ def _number_of(answer: str, accepted: Sequence[str]) -> float:
     return float(int.from_bytes(hashlib.sha256(answer.encode()).digest()[:6]))
 
 
+@cache
 def _imported(path: str) -> Score:
-    """The function that `module:name`, or `file.py:name`, stands for."""
+    """The function that `module:name`, or `file.py:name`, stands for; a file runs once a process.
+
+    A search makes many runs, of which nobody is to know how many there were.
+    """
     source, _, name = path.rpartition(":")
     try:
         if source.endswith(".py"):
             found = getattr(_module_of_file(Path(source)), name)
         else:
             found = getattr(importlib.import_module(source), name)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+    except Exception as error:  # the file is the user's, and may do anything
         raise ConfigError(
-            f"task.objective: {path} cannot be imported ({error}); it must be module:function or "
-            "file.py:function."
+            f"task.objective: {path} cannot be imported ({type(error).__name__}: {error}); it must "
+            "be module:function or file.py:function."
         ) from None
     if not callable(found):
         raise ConfigError(f"task.objective: {path} is not a function.")

@@ -98,6 +98,23 @@ def test_with_more_directions_it_reads_85_of_100(digits, tmp_path: Path):
     assert accuracy_at_epsilon_2(digits, tmp_path, method) >= 0.85
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "{run}", "--data", "{data}", "--public"],
+        ["eval", "{run}", "--data", "{data}", "--private", "--epsilon", "1"],
+        ["generate", "{run}", "--out", "{out}", "--count", "2"],
+    ],
+)
+def test_commands_that_need_a_task_say_that_none_is_known(command, tmp_path: Path, capsys):
+    tune(network(), made_up(), tmp_path)
+    places = {"run": tmp_path, "data": tmp_path / "rows.jsonl", "out": tmp_path / "new.jsonl"}
+    with pytest.raises(SystemExit) as exit_:
+        main([part.format(**places) for part in command])
+    assert exit_.value.code == 1
+    assert "tuned a module with a loss of its own" in capsys.readouterr().err
+
+
 def test_the_ledger_replays_the_module_and_tells_epsilon(digits, tmp_path: Path, capsys):
     module, again = network(), network()
     tuned = tune(module, some(digits[0]), tmp_path)

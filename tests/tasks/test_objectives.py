@@ -92,6 +92,19 @@ def test_what_cannot_be_called_is_refused(path: str):
         objective_of(classification(path))
 
 
+def test_a_file_runs_once_however_many_runs_a_search_makes(tmp_path: Path, capsys):
+    path = own(tmp_path, "print('read')\ndef score(answer, accepted):\n    return 0.5\n")
+    for _ in range(3):
+        objective_of(classification(path))
+    assert capsys.readouterr().out == "read\n"
+
+
+def test_a_file_that_fails_is_refused_in_one_line(tmp_path: Path):
+    path = own(tmp_path, "1 / 0\n")
+    with pytest.raises(ConfigError, match=r"^task\.objective: .*ZeroDivisionError"):
+        objective_of(classification(path))
+
+
 def test_a_function_of_a_module_is_found():
     objective = objective_of(TaskConfig(kind="completion", objective="score_of_tests:longer"))
     assert objective is not None
