@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,20 @@ from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
 from hushtune.models.save import save_model
 from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.ledger import Ledger
 from hushtune.report.card import model_card
 from hushtune.session import Session
 
 LEDGER = "ledger.jsonl"
+_SUMMARY = "summary.json"
+
+
+def summary_of(folder: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """The summary of a run that is complete; None of one that is not."""
+    summary = folder / _SUMMARY
+    if ledger.charges < ledger.header["steps"] or not summary.exists():
+        return None
+    return json.loads(summary.read_text(encoding="utf-8"))
 
 
 def write_end(
@@ -50,5 +61,5 @@ def write_end(
         **also,
         "moved_sha256": hash_tensors(session.parameters.items()),
     }
-    write_json(folder / "summary.json", summary)
+    write_json(folder / _SUMMARY, summary)
     return summary

@@ -30,9 +30,14 @@ def read_data(
         DataError: naming the file and the row.
     """
     data = read_named(config.data.train, config, given or {}, with_units=True)
+    return data, read_public(config, given)
+
+
+def read_public(config: Config, given: GivenRows | None = None) -> LabelledText | None:
+    """The public evaluation data, if there is any; arguments and errors as for `read_data`."""
     if config.data.eval is None:
-        return data, None
-    return data, read_named(config.data.eval, config, given or {}, with_units=False)
+        return None
+    return read_named(config.data.eval, config, given or {}, with_units=False)
 
 
 def read_named(name: str, config: Config, given: GivenRows, *, with_units: bool) -> LabelledText:

@@ -6,7 +6,6 @@ the ledger and the base model alone.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from hushtune import config as configuration
 from hushtune import evaluation
 from hushtune import session as sessions
 from hushtune.config import Config
-from hushtune.ending import LEDGER, write_end
+from hushtune.ending import LEDGER, summary_of, write_end
 from hushtune.evaluation import Evaluations, GivenRows, Metrics, read_data
 from hushtune.files import write_config
 from hushtune.memory import peak_gpu_memory, peak_memory
@@ -77,8 +76,8 @@ def train(
         session.task, public, metrics, progress, every=config.eval_every, steps=steps
     )
     with Ledger(folder / LEDGER, session.header) as ledger:
-        if ledger.charges == steps and (folder / "summary.json").exists():
-            return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if (summary := summary_of(folder, ledger)) is not None:
+            return summary
         registered = registered_run(ledger, where=config.output)
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)

@@ -10,6 +10,7 @@ from pathlib import Path
 #: Command: (module, what it does).
 COMMANDS = {
     "train": ("train", "adapt a model to private text, or go on where a run stopped"),
+    "federate": ("federate", "rounds between a server and clients that keep their data"),
     "plan": ("plan", "noise, ε, expected time and memory; the data is only counted"),
     "tune": ("tune", "the best of several settings, chosen and paid for privately"),
     "eval": (
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         # Terminals show ^C, and a progress bar may be half drawn.
         fresh_line = "\n" if sys.stderr.isatty() else ""
-        goes_on = "; the same command goes on" if name in ("train", "demo") else ""
+        goes_on = "; the same command goes on" if name in ("train", "federate", "demo") else ""
         print(f"{fresh_line}hushtune {name}: interrupted{goes_on}.", file=sys.stderr)
         sys.exit(130)
 

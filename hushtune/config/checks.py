@@ -15,11 +15,18 @@ from hushtune.config.sources import same_data
 
 
 def check(config: Config) -> None:
-    """Refuse what can be refused without model, data or accountant.
+    """Refuse what can be refused without model, data or accountant, where the data is in one place.
 
     Raises:
         ConfigError: one line that names the key, its value and what is accepted.
     """
+    clients = config.federated.clients
+    require(clients == 0, "federated.clients", clients, "0, or a run of `hushtune federate`")
+    check_settings(config)
+
+
+def check_settings(config: Config) -> None:
+    """`check`, wherever the data is."""
     model, data = config.model, config.data
     require(bool(model.name), "model.name", model.name, "a folder or a name on the hub")
     require(

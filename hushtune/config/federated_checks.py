@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hushtune.config.checks import check, require
+from hushtune.config.checks import check_settings, require
 from hushtune.config.settings import Config
 
 _NO_SECURE_AGGREGATION = (
@@ -36,7 +36,7 @@ def check_federated(config: Config) -> None:
     for key in ("timeout", "examples", "heterogeneity"):
         value = getattr(federated, key)
         require(0 < value < math.inf, f"federated.{key}", value, "positive and finite")
-    check(config)
+    check_settings(config)
     require(
         method.name not in ("mezo", "dp-sgd"),
         "method.name",

@@ -79,6 +79,11 @@ class Ledger:
             raise
 
     @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._path
+
+    @property
     def header(self) -> dict[str, Any]:
         """The first line's content."""
         return self._record.header

@@ -9,6 +9,7 @@ of the run.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -99,6 +100,19 @@ class TerminalProgress:
             for metric, value in metrics.items():
                 shown = metric_text(metric, value)
                 console.print(f"{name} {metric.replace('_', ' ')}  [bold]{shown}[/bold]")
+
+
+class FederatedProgress(TerminalProgress):
+    """Shows in addition who is there and what went wrong; faults also where a machine reads."""
+
+    def waiting(self, there: int, wanted: int) -> None:
+        """Print how many clients there are."""
+        if not self._quiet:
+            console.print(f"{there} of {wanted} clients are there")
+
+    def fault(self, words: str) -> None:
+        """Print it where errors go."""
+        print(words, file=sys.stderr, flush=True)
 
 
 def describe_session(session: Session) -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""A Flower client app that answers for an owner of data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hushtune.federated.grid import RECORD  # first: it sets what Flower reads when it is imported
+
+# isort: split
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from hushtune.federated.client import Client
+from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
+
+
+def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
+    """The app.
+
+    Args:
+        client_of: who answers, by the context that Flower gives a node; called for each message.
+    """
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        question = message.content.get(RECORD)
+        if isinstance(question, ConfigRecord):
+            asked: Any = dict(question)
+            content: Any = client_of(context).answer(message.metadata.message_type, asked)
+        else:
+            content = {REFUSED: "was asked nothing that it can read"}
+        return Message(RecordDict({RECORD: ConfigRecord(content)}), reply_to=message)
+
+    app.query(DESCRIBE.partition(".")[2])(answer)
+    app.train()(answer)
+    assert ROUND == "train"
+    return app

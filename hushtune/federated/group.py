@@ -1,0 +1,135 @@
+"""The clients of a run as the server knows them: who is there, what they hold, what they know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from hushtune.config import Config, ConfigError
+from hushtune.federated.asking import describe, shares
+from hushtune.federated.messages import Clients
+from hushtune.privacy.rounds import Rounds
+
+#: Seconds between looks at who is there.
+_LOOK = 0.2
+
+
+class Progress(Protocol):
+    """What a person sees of the clients."""
+
+    def waiting(self, there: int, wanted: int) -> None:
+        """So many clients of those that are wanted are there."""
+        ...
+
+    def fault(self, words: str) -> None:
+        """A client did not do as it should."""
+        ...
+
+
+class TooFewClients(ConfigError):
+    """Clients that a run needs did not come, or did not say what they hold."""
+
+
+class Group:
+    """The clients of a run.
+
+    Args:
+        config: of the run.
+        clients: whoever is there.
+        progress: told of faults.
+
+    Attributes:
+        units: how many units each client said it holds.
+    """
+
+    def __init__(self, config: Config, clients: Clients, progress: Progress) -> None:
+        self._config = config
+        self._clients = clients
+        self._progress = progress
+        self.units: dict[int, int] = {}
+        self._strangers: set[int] = set()
+        self._known: dict[int, int] = {}
+
+    def begin(self) -> int:
+        """Wait for all clients and ask what they hold; returns the number of units in all.
+
+        Raises:
+            TooFewClients: saying how many of them there are.
+        """
+        wanted, seconds = self._config.federated.clients, self._config.federated.timeout
+        there = self._wait_for(wanted)
+        if there < wanted:
+            raise TooFewClients(
+                f"federated.clients: {wanted} were expected, {there} came in {seconds:g} s."
+            )
+        self._meet()
+        if len(self.units) < wanted:
+            raise TooFewClients(
+                f"federated.clients: {wanted} were expected, {len(self.units)} said what they hold."
+            )
+        return sum(self.units.values())
+
+    def wait(self) -> None:
+        """Wait until there are as many clients as a round needs, so that none is spent on nobody.
+
+        Raises:
+            TooFewClients: they did not come back; what was charged stays charged.
+        """
+        federated = self._config.federated
+        self._meet()
+        if self._wait_for(federated.least_replies) < federated.least_replies:
+            raise TooFewClients(
+                f"federated.least_replies: {federated.least_replies} clients are needed, "
+                f"{len(self._members())} are there after {federated.timeout:g} s; the same command "
+                "goes on."
+            )
+
+    def shares(self, rounds: Rounds, charge: int, lines: Sequence[bytes]) -> list[list[int]]:
+        """What clients add to a round that is charged; see `hushtune.federated.asking.shares`."""
+        found = shares(
+            self._clients,
+            rounds,
+            charge,
+            lines,
+            self._known,
+            self.units,
+            seconds=self._config.federated.timeout,
+        )
+        for client, words in found.faults:
+            self._progress.fault(f"round {charge}: client {client} {words}.")
+        return list(found.values.values())
+
+    def _wait_for(self, wanted: int) -> int:
+        """How many clients there are as soon as there are so many, or when time is up."""
+        until = time.monotonic() + self._config.federated.timeout
+        seen = 0
+        while len(there := self._members()) < wanted and time.monotonic() < until:
+            if len(there) > seen:
+                seen = len(there)
+                self._progress.waiting(seen, wanted)
+            time.sleep(_LOOK)
+            if self.units:
+                self._meet()
+        return len(there)
+
+    def _members(self) -> list[int]:
+        """Clients that are there; once it is known who holds something, of those only."""
+        there = self._clients.ids()
+        return [client for client in there if client in self.units] if self.units else there
+
+    def _meet(self) -> None:
+        """Ask those what they hold who were not there before; a client that restarts is new."""
+        new = [
+            client
+            for client in self._clients.ids()
+            if client not in self.units and client not in self._strangers
+        ]
+        if not new:
+            return
+        seconds = self._config.federated.timeout
+        units, faults = describe(self._clients, new, self._config, seconds=seconds)
+        self.units |= units
+        self._strangers |= {client for client, _ in faults}
+        for client, words in faults:
+            self._progress.fault(f"client {client} {words}.")
