@@ -117,7 +117,7 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
             f"{ledger} belongs to a different run ({', '.join(changed)} differ): repeat the "
             "original command, or choose another output folder."
         )
-    if config.data.population is None and header["plan"]["population"] != units:
+    if header["plan"]["population"] != config.public_units(units):
         raise LedgerError(
             f"{config.data.train} has {units} units, the run in {ledger.parent} began with "
             f"{header['plan']['population']}: restore the data, or choose another output folder."

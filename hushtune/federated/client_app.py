@@ -11,6 +11,7 @@ from hushtune.federated.grid import RECORD  # first: it sets what Flower reads w
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from hushtune.config import ConfigError
 from hushtune.federated.client import Client
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
 
@@ -19,17 +20,20 @@ def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
     """The app.
 
     Args:
-        client_of: who answers, by the context that Flower gives a node; called for each message.
+        client_of: who answers, by the context that Flower gives a node; called for each message. A
+            ConfigError of it is told to the server.
     """
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
         question = message.content.get(RECORD)
+        content: Any = {REFUSED: "was asked nothing that it can read"}
         if isinstance(question, ConfigRecord):
             asked: Any = dict(question)
-            content: Any = client_of(context).answer(message.metadata.message_type, asked)
-        else:
-            content = {REFUSED: "was asked nothing that it can read"}
+            try:
+                content = client_of(context).answer(message.metadata.message_type, asked)
+            except ConfigError as refusal:
+                content = {REFUSED: str(refusal)}
         return Message(RecordDict({RECORD: ConfigRecord(content)}), reply_to=message)
 
     app.query(DESCRIBE.partition(".")[2])(answer)

@@ -70,7 +70,10 @@ def test_other_rows_keep_every_bit(family, tune, words, task, dtype, tiny, monke
     chosen = 1e-3, Slopes(typical=1.0, agreement=1.0)
     monkeypatch.setattr(probe, "choose_scale", lambda *_, **__: chosen)
     session = sessions.begin(_config(tiny(family), tune, dtype, words, **task), units=12)
-    assert any(shape.rows > 1 for shape in session.shapes) or dtype == "bfloat16"
+    # A head of two labels is so small a product that some processors add up its rows differently,
+    # and bfloat16 has kernels of its own; rows are then alone.
+    may_be_alone = dtype == "bfloat16" or task.get("readout") == "head"
+    assert any(shape.rows > 1 for shape in session.shapes) or may_be_alone
     everyone = list(range(len(TEXTS)))
     together = _losses(session, TEXTS, everyone)
     assert np.isfinite(together).all()

@@ -1,0 +1,263 @@
+"""Rounds between a server and clients: what is computed, and what happens when something fails."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local import LocalClients, Told, configuration
+
+from hushtune.federated.group import TooFewClients
+from hushtune.federated.server import federate
+from hushtune.guarantee import describe_guarantee
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.ledger import LedgerError
+from hushtune.run import replay
+
+
+@pytest.fixture
+def run(encoder_folder, reviews, tmp_path):
+    """Makes configuration and clients of a run."""
+
+    def make(owner: dict[str, Any] | None = None, **federated: Any):
+        config = configuration(encoder_folder, reviews, tmp_path, **federated)
+        return config, LocalClients(reviews, config, tmp_path, **(owner or {})), Told()
+
+    return make
+
+
+def record_of(config) -> ledgers.Record:
+    return ledgers.read(Path(config.output) / "ledger.jsonl")
+
+
+def numbers_changed(change):
+    return lambda answer: [answer | {"values": change(answer["values"])}]
+
+
+@pytest.mark.parametrize("trust", ["server", "nobody"])
+@pytest.mark.parametrize("level", ["example", "client"])
+def test_a_run_ends_like_any_other(run, level, trust, tmp_path):
+    config, clients, told = run(level=level, trust=trust)
+    summary = federate(config, clients, told)
+    assert told.faults == []
+    assert summary["clients"] == 3
+    assert summary["rounds_skipped"] == 0
+    record = record_of(config)
+    assert len(record.releases) == record.charges == 4
+    guarantee = describe_guarantee(record)
+    assert guarantee["unit"] == level
+    assert guarantee["population"] == (60 if level == "example" else 3)
+    assert guarantee["epsilon"] == summary["epsilon"] <= 4.0
+    assert guarantee["sampling_probability"] < 1 or level == "client"
+    replay(Path(config.output) / "ledger.jsonl", model=None, out=tmp_path / "again")
+    one, other = (
+        (folder / "model" / "label_vectors.safetensors").read_bytes()
+        for folder in (Path(config.output), tmp_path / "again")
+    )
+    assert one == other
+    # Nothing is spent on what is complete.
+    assert federate(config, clients, told) == summary
+    assert record_of(config).charges == 4
+
+
+def test_clients_have_the_servers_ledger_and_nothing_else(run, tmp_path):
+    config, clients, told = run()
+    federate(config, clients, told)
+    lines = (Path(config.output) / "ledger.jsonl").read_bytes().splitlines()
+    for client in range(3):
+        copy = (tmp_path / f"client{client}" / "ledger.jsonl").read_bytes().splitlines()
+        assert copy == lines[: len(copy)]
+        assert len(copy) == len(lines) - 1  # all but the last release
+
+
+FAULTS = {
+    "vanishes": (lambda answer: [], "did not answer within 0.3 s"),
+    "unreadable": (lambda answer: [None], "sent nothing that can be read"),
+    "nan": (numbers_changed(lambda v: [math.nan, *v[1:]]), "did not send integers"),
+    "floats": (numbers_changed(lambda v: [float(x) for x in v]), "did not send integers"),
+    "booleans": (numbers_changed(lambda v: [True] * len(v)), "did not send integers"),
+    "words": (numbers_changed(lambda v: "0123"), "did not send integers"),
+    "missing": (lambda answer: [{"charge": answer["charge"]}], "did not send integers"),
+    "short": (numbers_changed(lambda v: v[1:]), "sent 3 numbers, 4 were asked for"),
+    "long": (numbers_changed(lambda v: [*v, 0]), "sent 5 numbers, 4 were asked for"),
+    "too large": (
+        numbers_changed(lambda v: [2**40] * 4),
+        "sent a vector that is longer than its units' clips",
+    ),
+    "beyond": (numbers_changed(lambda v: [2**63] * 4), "sent a number beyond 64 bits"),
+    "stale": (
+        lambda answer: [answer | {"charge": answer["charge"] - 1}],
+        "answered another round than it was asked for",
+    ),
+    "error": (lambda answer: [{"refused": "secret\n\x1b[31mtext."}], "refuses: secret[31mtext"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_round_is_completed_without_a_client_that_fails(run, fault, monkeypatch):
+    config, clients, told = run()
+    spoil, words = FAULTS[fault]
+    clients.spoils[11, 1] = spoil
+    federate(config, clients, told)
+    assert told.faults == [f"round 1: client 11 {words}."]
+    record = record_of(config)
+    assert sorted(record.releases) == [0, 1, 2, 3]
+    assert describe_guarantee(record)["steps_charged"] == 4
+
+
+def test_what_the_failing_client_sent_is_not_in_the_sum(run, monkeypatch):
+    from hushtune.privacy.boundary import Boundary
+
+    seen: list[list[int]] = []
+
+    def publish(self, total):
+        seen.append(total)
+        return tuple(total)
+
+    monkeypatch.setattr(Boundary, "publish", publish)
+    config, clients, told = run(trust="server")
+    shares: dict[int, list[int]] = {}
+    for client in (10, 11, 12):
+        clients.spoils[client, 0] = lambda answer, client=client: (
+            shares.update({client: answer["values"]}) or [answer]
+        )
+    clients.spoils[11, 0] = numbers_changed(lambda v: [2**40] * 4)
+    federate(config, clients, told)
+    assert seen[0] == [a + b for a, b in zip(shares[10], shares[12], strict=True)]
+
+
+def test_an_answer_counts_once(run):
+    config, clients, told = run()
+    clients.spoils[10, 2] = lambda answer: [answer, answer | {"values": [0] * 4}]
+    federate(config, clients, told)
+    assert told.faults == ["round 2: client 10 answered twice; its first answer counts."]
+    assert sorted(record_of(config).releases) == [0, 1, 2, 3]
+
+
+def test_with_too_few_answers_a_round_is_charged_and_skipped(run, tmp_path):
+    config, clients, told = run(least_replies=2)
+    for client in (10, 12):
+        clients.spoils[client, 1] = lambda answer: []
+    summary = federate(config, clients, told)
+    assert told.faults[-1] == "round 1: too few answers; it is charged and skipped."
+    record = record_of(config)
+    assert sorted(record.releases) == [0, 2, 3]
+    assert record.charges == 4
+    assert summary["rounds_skipped"] == 1
+    assert summary["epsilon"] == describe_guarantee(record)["epsilon"]
+    replay(Path(config.output) / "ledger.jsonl", model=None, out=tmp_path / "again")
+
+
+def test_a_client_that_lost_its_copy_gets_the_lines_again(run, tmp_path):
+    config, clients, told = run()
+
+    def lose(answer):
+        (tmp_path / "client1" / "ledger.jsonl").unlink()
+        return [answer]
+
+    clients.spoils[11, 1] = lose
+    federate(config, clients, told)
+    assert told.faults == []
+    assert sorted(record_of(config).releases) == [0, 1, 2, 3]
+
+
+def test_a_server_that_is_stopped_goes_on_with_the_next_round(run):
+    config, clients, told = run()
+
+    class Stopped(Exception):
+        pass
+
+    def stop(answer):
+        raise Stopped
+
+    clients.spoils[12, 1] = stop  # round 1 is charged, and two clients have answered it
+    with pytest.raises(Stopped):
+        federate(config, clients, told)
+    assert record_of(config).charges == 2
+    summary = federate(config, clients, told)
+    record = record_of(config)
+    assert record.charges == 4
+    assert sorted(record.releases) == [0, 2, 3]
+    assert summary["rounds_skipped"] == 1
+
+
+def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
+    config, clients, told = run()
+
+    class Stopped(Exception):
+        pass
+
+    def stop(answer):
+        raise Stopped
+
+    path = Path(config.output) / "ledger.jsonl"
+    clients.spoils[10, 3] = stop
+    with pytest.raises(Stopped):
+        federate(config, clients, told)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-3]))  # as if rounds 2 and 3 had never been asked for
+    federate(config, clients, told)
+    assert any("asked for before" in words or "otherwise" in words for words in told.faults)
+    assert len(record_of(config).releases) < 4
+
+
+@pytest.mark.parametrize(
+    ("owner", "federated", "words"),
+    [
+        ({"trusts_server": False}, {}, "does not trust the server"),
+        ({"epsilon": 1.0}, {}, "its owner allows 1.0"),
+    ],
+)
+def test_a_client_refuses_what_its_owner_does_not_allow(run, owner, federated, words):
+    config, clients, told = run(owner, **federated)
+    federate(config, clients, told)
+    assert len(told.faults) == 3 * 4 + 4
+    assert words in told.faults[0]
+    assert record_of(config).releases == {}
+
+
+def test_without_its_clients_a_run_does_not_begin(run):
+    config, clients, told = run()
+    clients.gone = {11}
+    with pytest.raises(TooFewClients, match=r"3 were expected, 2 came in 0\.3 s"):
+        federate(config, clients, told)
+    assert not (Path(config.output) / "ledger.jsonl").exists()
+
+
+def test_no_round_is_spent_while_nobody_is_there(run):
+    config, clients, told = run()
+
+    def leave(answer):
+        clients.gone = {10, 11, 12}
+        return [answer]
+
+    clients.spoils[12, 1] = leave
+    with pytest.raises(TooFewClients, match="the same command goes on"):
+        federate(config, clients, told)
+    assert record_of(config).charges == 2
+    clients.gone = set()
+    federate(config, clients, told)
+    assert sorted(record_of(config).releases) == [0, 1, 2, 3]
+
+
+def test_an_error_at_a_client_says_nothing_of_its_data(run, monkeypatch, capsys):
+    from hushtune.federated import client as clients_
+
+    def fail(*_: object, **__: object):
+        raise RuntimeError("a private sentence")
+
+    monkeypatch.setattr(clients_, "slopes_of", fail)
+    config, clients, told = run()
+    federate(config, clients, told)
+    assert told.faults
+    assert "private sentence" not in json.dumps(told.faults)
+
+
+def test_a_run_folder_is_of_one_run(run, encoder_folder, reviews, tmp_path):
+    config, clients, told = run()
+    federate(config, clients, told)
+    with pytest.raises(LedgerError, match="federated"):
+        federate(configuration(encoder_folder, reviews, tmp_path, trust="nobody"), clients, told)
