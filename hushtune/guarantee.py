@@ -61,6 +61,7 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
             for size in (2, 5, 10)
         ],
         **_search(plan),
+        **_federated(header),
         "accountant": accounting.ACCOUNTANT if plan.search is None else ACCOUNTANT_OF_SEARCH,
         "accountant_version": accounting.ACCOUNTANT_VERSION,
         **steps,
@@ -74,6 +75,37 @@ def _search(plan: PrivacyPlan) -> dict[str, Any]:
         return {}
     stopping = plan.search.stopping
     return {"search": {**stopping.to_json(), "expected_runs": stopping.mean}}
+
+
+def _federated(header: dict[str, Any]) -> dict[str, Any]:
+    """Whom the guarantee of a federated run holds against."""
+    federated = header["config"].get("federated", {})
+    if not federated.get("clients"):
+        return {}
+    return {"federated": {key: federated[key] for key in ("clients", "level", "trust")}}
+
+
+def _trusted(header: dict[str, Any]) -> list[str]:
+    """Who has to be trusted, one sentence each."""
+    federated = header["config"].get("federated", {})
+    if not federated.get("clients"):
+        return ["Whoever runs the training, and the machine it runs on, are trusted with the data."]
+    sentences = [
+        "Whoever runs a client, and the machine it runs on, are trusted with that client's data.",
+        "How many units each client holds, which clients take part, and how long they take to "
+        "answer, is known to the server.",
+    ]
+    if federated["trust"] == "server":
+        sentences.append(
+            "The server sees each client's sums without noise, and is trusted with them and with "
+            "adding the noise."
+        )
+    else:
+        sentences.append(
+            "Each client adds the whole noise to its own sums, so ε holds against the server too, "
+            "as far as the client's program is the one that it should be."
+        )
+    return sentences
 
 
 def exclusions(header: dict[str, Any]) -> list[str]:
@@ -105,7 +137,7 @@ def exclusions(header: dict[str, Any]) -> list[str]:
     others = f"Other runs on the same data, private evaluations of this one, and {tried}, add to ε"
     return [
         *sentences,
-        "Whoever runs the training, and the machine it runs on, are trusted with the data.",
+        *_trusted(header),
         "Noise and sampling come from cryptographic generators, so every ε, pure ε too, holds "
         "against computationally bounded adversaries.",
         f"{others}." if registry is None else f"{others}; the registry {registry} adds them up.",

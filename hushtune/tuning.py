@@ -2,7 +2,8 @@
 
 `plan_search` needs no data but the number of units. `tune` charges the search on disk, draws how
 many runs there are, and for each, independently and with replacement, its configuration. All runs
-stay in memory. The best by its metric on public evaluation data is written as a run folder; of the
+stay in memory. The best, by its metric on public evaluation data or by a noised one on the training
+data that the search's ε covers, is written as a run folder; of the
 others nothing is kept, shown or counted. The guarantee of that folder is the search's
 (`hushtune.privacy.accounting.search`).
 
@@ -26,6 +27,7 @@ from hushtune import session as sessions
 from hushtune.config import Config, ConfigError
 from hushtune.config.searching import SearchConfig, configurations
 from hushtune.ending import LEDGER, write_end
+from hushtune.evaluating.noised_score import noised_score, score_plan
 from hushtune.evaluation import Metrics, read_data
 from hushtune.files import write_config
 from hushtune.methods import Budget
@@ -38,7 +40,7 @@ from hushtune.privacy.accounting.stopping import DISTRIBUTIONS
 from hushtune.privacy.charged_search import ChargedSearch
 from hushtune.privacy.drawing import SecretDraws
 from hushtune.privacy.ledger import LedgerError
-from hushtune.privacy.plan import SMALLEST_NOISE_SCALE
+from hushtune.privacy.plan import SMALLEST_NOISE_SCALE, PrivacyPlan
 from hushtune.privacy.sampling import representable_probability
 from hushtune.privacy.steps import unspoken
 from hushtune.privacy.unpublished import UnpublishedLedger
@@ -62,6 +64,7 @@ class PlannedSearch:
         delta: δ of the guarantee.
         population: number of units, as it is public.
         moving: the model that all have in common, and the parameters that move.
+        scoring: the release that is a run's score, where it is scored on the training data.
     """
 
     configurations: list[Config]
@@ -70,6 +73,7 @@ class PlannedSearch:
     delta: float
     population: int
     moving: sessions.Moving
+    scoring: PrivacyPlan | None
 
     @property
     def epsilon(self) -> float:
@@ -101,14 +105,18 @@ def plan_search(config: Config, search: SearchConfig, *, units: int) -> PlannedS
         sessions.budget_of(each, head_only=head_only, population=population) for each in choices
     ]
     delta = configuration.resolved_delta(config.privacy, population)
+    scoring = None
+    if search.score == "private":
+        scoring = score_plan(config, search.score_noise, delta=delta, population=population)
     terms = calibrate_search(
         epsilon=config.privacy.epsilon or 0.0,
         delta=delta,
         stopping=DISTRIBUTIONS[search.distribution](search.expected_runs),
         trainings=list(dict.fromkeys(_training(each, population) for each in budgets)),
         noise_scale_integer=SMALLEST_NOISE_SCALE,
+        scoring=None if scoring is None else scoring.phase,
     )
-    return PlannedSearch(choices, terms, budgets, delta, population, moving)
+    return PlannedSearch(choices, terms, budgets, delta, population, moving, scoring)
 
 
 def tune(
@@ -139,20 +147,19 @@ def tune(
         raise ConfigError(f"output: {folder} holds something else; choose another folder.")
     with ChargedSearch(record) as charged:
         data, public = read_data(config)
-        assert public is not None  # the configuration has it
         plan = plan_search(config, search, units=data.units)
         planned(plan)
         headers = _headers(plan, search)
         if config.privacy.registry is not None:
             _enter(config, plan)
         charged.charge({"search": search.to_json(), "config": config.to_json()})
-        terms = plan.terms
+        terms, scoring = plan.terms, plan.scoring
         del plan  # and with it the model: every run loads its own
         features: FeatureStore = {}
         winner = best_of(
             terms,
             headers,
-            lambda header: _run(header, data, public, features),
+            lambda header: _run(header, data, public, scoring, features),
             draws=SecretDraws(),
         )
         summary = _publish(*winner, public, folder)
@@ -215,7 +222,11 @@ def _headers(plan: PlannedSearch, search: SearchConfig) -> list[dict[str, Any]]:
 
 
 def _run(
-    header: Mapping[str, Any], data: LabelledText, public: LabelledText, features: FeatureStore
+    header: Mapping[str, Any],
+    data: LabelledText,
+    public: LabelledText | None,
+    scoring: PrivacyPlan | None,
+    features: FeatureStore,
 ) -> tuple[float, tuple[UnpublishedLedger, dict[str, float]]]:
     """Train a configuration from the start and score it; nothing is written."""
     ledger = UnpublishedLedger(dict(header))
@@ -223,12 +234,13 @@ def _run(
     session.isolation_tried = True  # in this process, when the header was made
     session.features = features
     train_steps(session, data, runs.open_steps(ledger, data))
-    metrics = evaluate(session.task(public))
-    return score(metrics), (ledger, metrics)
+    metrics = {} if public is None else evaluate(session.task(public))
+    reached = score(metrics) if scoring is None else noised_score(session, data, scoring)
+    return reached, (ledger, metrics)
 
 
 def _publish(
-    ledger: UnpublishedLedger, metrics: dict[str, float], public: LabelledText, folder: Path
+    ledger: UnpublishedLedger, metrics: dict[str, float], public: LabelledText | None, folder: Path
 ) -> dict[str, Any]:
     """Make the run folder of the winner from its ledger, all of it now; returns the summary.
 
@@ -236,8 +248,8 @@ def _publish(
     no memory is noted: those of the search, or of the run that came last.
     """
     session = sessions.resume(ledger.header)
-    task = session.task(public)
-    zero_shot = evaluate(task)
+    task = None if public is None else session.task(public)
+    zero_shot = {} if task is None else evaluate(task)
     session.update().replay(ledger.releases)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -245,10 +257,17 @@ def _publish(
     ledger.publish(unfinished / LEDGER)
     write_config(unfinished / "config.yaml", session.config)
     noted = Metrics(unfinished / "metrics.jsonl")
-    noted.note(0, zero_shot)
-    noted.note(session.plan.steps, metrics)
+    if task is not None:
+        noted.note(0, zero_shot)
+        noted.note(session.plan.steps, metrics)
+    noted.write()
     summary = write_end(
-        session, unfinished, zero_shot=zero_shot, final=metrics, rows_cut=task.rows_cut, also={}
+        session,
+        unfinished,
+        zero_shot=zero_shot,
+        final=metrics,
+        rows_cut=None if task is None else task.rows_cut,
+        also={},
     )
     os.replace(unfinished, folder)
     chain.make_entry_durable(folder / LEDGER)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import command, refusal
 from conftest import write_reviews
@@ -20,11 +23,13 @@ from conftest import write_reviews
 from hushtune import session as sessions
 from hushtune import tuning
 from hushtune.cli import main
+from hushtune.config import ConfigError
 from hushtune.config.searching import configurations, load_search
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy import registry as registries
 from hushtune.privacy.accounting import composed_epsilon
 from hushtune.privacy.accounting.stopping import Poisson
+from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.charged_search import ChargedSearch
 from hushtune.privacy.drawing import SecretDraws
 from hushtune.privacy.ledger import StepFailed
@@ -114,6 +119,112 @@ def test_the_winner_is_a_run_folder_that_claims_the_epsilon_of_the_search(
     command(capsys, "replay", str(best), "--out", str(tmp_path / "again"))
     weights = Path("model") / "label_vectors.safetensors"
     assert (tmp_path / "again" / weights).read_bytes() == (best / weights).read_bytes()
+
+
+@pytest.fixture
+def privately_scored(search_file: str) -> str:
+    """The same search where no rows are public."""
+    path = Path(search_file)
+    text = re.sub(r", eval: [^,]+,", ",", path.read_text())
+    path.write_text(text.replace("expected_runs: 2", "expected_runs: 2\n  score: private"))
+    return search_file
+
+
+def test_without_public_rows_a_search_scores_privately_and_pays_for_it(
+    privately_scored, tmp_path, capsys
+):
+    described = command(capsys, "tune", privately_scored, "--plan")
+    assert described["score"] == "private"
+    assert described["score_noise"] == pytest.approx(10.0)
+    summary = command(capsys, "tune", privately_scored)
+    best = tmp_path / "runs" / "best"
+    assert summary["private_accuracy"] is None
+    assert summary["epsilon"] <= 4.0
+    header = ledgers.read(best / "ledger.jsonl").header
+    plan = PrivacyPlan.from_json(header["plan"])
+    assert plan.search is not None
+    for training, scoring in plan.search.candidates:
+        assert training.steps == 5
+        assert (scoring.steps, scoring.directions) == (1, 1)
+        assert scoring.sampling_probability == 1.0
+        assert scoring.noise_multiplier == pytest.approx(10.0)
+    # With a score to pay for, training has more noise than without.
+    searched, search = load_search(privately_scored)
+    public = dataclasses.replace(
+        searched, data=dataclasses.replace(searched.data, eval=searched.data.train + "x")
+    )
+    free = tuning.plan_search(public, dataclasses.replace(search, score="public"), units=60)
+    assert free.scoring is None
+    assert all(len(candidate) == 1 for candidate in free.terms.candidates)
+    paid = tuning.plan_search(searched, search, units=60)
+    pairs = zip(free.trainings(), paid.trainings(), strict=True)
+    assert all(more.noise_multiplier > less.noise_multiplier for less, more in pairs)
+    assert command(capsys, "privacy", str(best))["epsilon"] == summary["epsilon"]
+    report = command(capsys, "verify", str(best), "--model", searched.model.name)
+    assert report["verified"] is True
+
+
+def test_a_private_score_goes_through_the_boundary_once_a_run(
+    privately_scored, number_of_runs, capsys, monkeypatch
+):
+    number_of_runs(3)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    release = Boundary.release
+
+    def watched(self, scalars, unit_of_row):
+        if self.plan.steps == 1:
+            seen.append((scalars, unit_of_row))
+        return release(self, scalars, unit_of_row)
+
+    monkeypatch.setattr(Boundary, "release", watched)
+    command(capsys, "tune", privately_scored)
+    assert len(seen) == 3
+    for scalars, unit_of_row in seen:
+        assert scalars.shape == (60, 1)
+        assert set(scalars.ravel()) <= {-1.0, 1.0}
+        assert np.array_equal(unit_of_row, np.arange(60))
+
+
+def test_of_private_scores_the_best_wins(privately_scored, number_of_runs, capsys, monkeypatch):
+    """With exact scores and all configurations in turn, the winner has the most right answers."""
+    from hushtune.evaluating import noised_score
+
+    number_of_runs(4)
+    turn = iter(range(4))
+    monkeypatch.setattr(SecretDraws, "below", lambda *_: next(turn))
+    reached = iter([5, 9, 9, 2])
+    monkeypatch.setattr(noised_score.Boundary, "release", _only_scores(reached))
+    command(capsys, "tune", privately_scored)
+    config, search = load_search(privately_scored)
+    won = json.loads((Path(config.output) / "ledger.jsonl").read_text().splitlines()[0])["header"]
+    assert won["config"]["method"] == configurations(config, search)[1].to_json()["method"]
+
+
+def _only_scores(reached):
+    release = Boundary.release
+
+    def replaced(self, scalars, unit_of_row):
+        if self.plan.steps == 1:
+            return (next(reached),)
+        return release(self, scalars, unit_of_row)
+
+    return replaced
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        ("score: exact", "search.score: .exact. is not accepted; it must be public or private"),
+        ("score_noise: 0", "search.score_noise: 0 is not accepted"),
+        ("score_noise: much", "search.score_noise: .much. is not accepted"),
+        ("score_noise: true", "search.score_noise: true is not accepted"),
+    ],
+)
+def test_a_score_that_is_none_is_refused(score, said, search_file):
+    path = Path(search_file)
+    path.write_text(path.read_text().replace("expected_runs: 2", f"expected_runs: 2\n  {score}"))
+    with pytest.raises(ConfigError, match=said):
+        load_search(search_file)
 
 
 def test_a_finished_search_is_left_as_it_is_and_no_other_one_takes_its_folder(

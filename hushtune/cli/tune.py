@@ -82,6 +82,8 @@ def _describe(plan: PlannedSearch, search: SearchConfig) -> dict[str, Any]:
         "distribution": search.distribution,
         "expected_runs": stopping.mean,
         "runs_in_nine_of_ten_searches": [stopping.quantile(0.05), stopping.quantile(0.95)],
+        "score": search.score,
+        "score_noise": None if plan.scoring is None else plan.scoring.noise_multiplier,
         "configurations": [
             {"settings": settings} | _one_run(phase, plan)
             for settings, phase in zip(search.over, plan.trainings(), strict=True)
@@ -124,6 +126,10 @@ def _show(described: dict[str, Any], config: Config) -> None:
             "model": config.model.name,
             "search": f"the best of a secret number of runs, {described['expected_runs']:.4g} "
             f"expected ({described['distribution']}, mostly {fewest} to {most})",
+            "score": None
+            if described["score_noise"] is None
+            else "how many units are right, on the training data, with noise of "
+            f"{described['score_noise']:.4g}",
             "guarantee": f"{line}, for the whole search",
         },
     )

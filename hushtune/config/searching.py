@@ -4,6 +4,7 @@
       over: {method.learning_rate: [0.3, 1, 3], method.clip_norm: [20, 40]}    # every combination
       distribution: poisson
       expected_runs: 5
+      score: public                     # or private: noised, on the training data
 
 or, in place of the grid, a list of configurations: `over: [{method.learning_rate: 1}, …]`.
 """
@@ -33,11 +34,17 @@ class SearchConfig:
         over: the configurations, each by the settings in which it differs from the file's.
         distribution: of the secret number of runs: poisson, logarithmic or geometric.
         expected_runs: its mean.
+        score: public, on `data.eval`, or private, on `data.train` with noise that the search's ε
+            covers.
+        score_noise: of a private score, in units, each of which adds from −1 to 1; auto: a fiftieth
+            of the number of units, and at least 10.
     """
 
     over: tuple[dict[str, Any], ...] = field(default_factory=tuple)
     distribution: str = "poisson"
     expected_runs: float = 5.0
+    score: str = "public"
+    score_noise: float | str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -62,7 +69,7 @@ def configurations(config: Config, search: SearchConfig) -> list[Config]:
     Raises:
         ConfigError: one line that names the key and says what is accepted.
     """
-    _check_shared(config)
+    _check_shared(config, search)
     found = []
     for settings in search.over:
         values = config.to_json()
@@ -78,7 +85,7 @@ def configurations(config: Config, search: SearchConfig) -> list[Config]:
     return found
 
 
-def _check_shared(config: Config) -> None:
+def _check_shared(config: Config, search: SearchConfig) -> None:
     """Refuse what a search does not account for, or would have to show."""
     privacy = config.privacy
     mechanism = "gaussian in a search, whose ε is accounted for Gaussian noise alone"
@@ -86,8 +93,9 @@ def _check_shared(config: Config) -> None:
     adjacency = "add-or-remove-one in a search; its accountant has no other"
     known = privacy.adjacency == "add-or-remove-one"
     require(known, "privacy.adjacency", privacy.adjacency, adjacency)
-    public = "public data, by which a search chooses"
-    require(config.data.eval is not None, "data.eval", config.data.eval, public)
+    public = "public data, by which a search chooses, unless search.score is private"
+    there = config.data.eval is not None or search.score == "private"
+    require(there, "data.eval", config.data.eval, public)
     shown = "0 in a search, which shows nothing before it ends"
     require(config.eval_every == 0, "eval_every", config.eval_every, shown)
 
@@ -113,6 +121,12 @@ def _search(section: Any, source: str) -> SearchConfig:
         runs,
         f"a number from {FEWEST_RUNS} to {MOST_RUNS}",
     )
+    key = f"{source}: search.score"
+    require(values.score in ("public", "private"), key, values.score, "public or private")
+    noise = values.score_noise
+    accepted = "auto, or a number from 1 to 1e6"
+    holds = noise == "auto" or (not isinstance(noise, str | bool) and 1 <= noise <= 1e6)
+    require(holds, f"{source}: search.score_noise", noise, accepted)
     return dataclasses.replace(values, expected_runs=float(runs))
 
 

@@ -22,6 +22,12 @@ from hushtune.report.words import console, guarantee_line, metric_text, show
 from hushtune.session import Session
 from hushtune.settling import Plan
 
+#: What clients send, by whom they trust.
+_TRUST = {
+    "server": "the server sees the sum of each without noise, and adds the noise",
+    "nobody": "each adds the whole noise to its own sum before it leaves",
+}
+
 
 class TerminalProgress:
     """Shows a run's progress; quiet where a machine reads the result."""
@@ -118,9 +124,11 @@ class FederatedProgress(TerminalProgress):
 def describe_session(session: Session) -> dict[str, Any]:
     """The run's public facts in words."""
     moving = sum(parameter.numel() for parameter in session.parameters.values())
+    federated = session.config.federated
     return {
         "model": session.config.model.name,
         "moving": f"{moving:,} parameters ({session.tune}), read at: {session.loaded.kind}",
+        "clients": f"{federated.clients}; {_TRUST[federated.trust]}" if federated.clients else None,
     } | describe_plan(session.config.method.name, session.plan, session.settings)
 
 

@@ -50,6 +50,10 @@ def test_a_run_ends_like_any_other(run, level, trust, tmp_path):
     guarantee = describe_guarantee(record)
     assert guarantee["unit"] == level
     assert guarantee["population"] == (60 if level == "example" else 3)
+    assert guarantee["federated"] == {"clients": 3, "level": level, "trust": trust}
+    words = " ".join(guarantee["exclusions"])
+    assert ("without noise" in words) == (trust == "server")
+    assert ("against the server too" in words) == (trust == "nobody")
     assert guarantee["epsilon"] == summary["epsilon"] <= 4.0
     assert guarantee["sampling_probability"] < 1 or level == "client"
     replay(Path(config.output) / "ledger.jsonl", model=None, out=tmp_path / "again")

@@ -184,6 +184,7 @@ def calibrate_search(
     stopping: Stopping,
     trainings: Sequence[Training],
     noise_scale_integer: int,
+    scoring: Phase | None = None,
 ) -> PrivateSearch:
     """The search of ε at most `epsilon` with little noise.
 
@@ -196,18 +197,21 @@ def calibrate_search(
         stopping: the distribution of the number of runs.
         trainings: of the configurations, different ones.
         noise_scale_integer: the smallest integer scale that noise is drawn at.
+        scoring: what the score of a run costs beside its training, if it is computed from the same
+            data.
 
     Raises:
         ValueError: if a value is out of range, or no noise reaches that ε.
     """
     check_epsilon(epsilon)
     found: tuple[tuple[Phase, ...], ...] = ()
+    also = () if scoring is None else (scoring,)
     for training in trainings:
 
         def candidates(
             noise: float, training: Training = training, before: tuple = found
         ) -> tuple[tuple[Phase, ...], ...]:
-            return (*before, (training.with_noise(noise, noise_scale_integer),))
+            return (*before, (training.with_noise(noise, noise_scale_integer), *also))
 
         def is_enough(noise: float, candidates: Callable = candidates) -> bool:
             return PrivateSearch(stopping, candidates(noise)).epsilon(delta) <= epsilon
