@@ -39,7 +39,7 @@ def _compiled(function, **chosen):
 _shared = functools.partial(_compiled, parallel=True)
 
 
-# All compiled code is in this file: Numba's cache notices changes of one file only.
+# All compiled code of the kernels is in this file: Numba's cache notices changes of one file only.
 
 
 @intrinsic
