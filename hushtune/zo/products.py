@@ -3,15 +3,14 @@
 Libraries choose how to add up a product by its shape, and some ways treat rows differently by their
 place: the last rows of a block, say, or every other row. Such a difference is in the last bit, and
 one text in ten may show it after a whole model, or none of a few dummy texts. So each product that
-a pass makes is made again, with random numbers of the same shapes and the same rows for every
-example; then a difference shows in half of the trials or more.
+a pass makes is made again with the same random numbers for every example; then a difference shows
+in half of the trials or more. Weights are those of the pass, so that none is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,29 +36,21 @@ _EXAMPLES: dict[Any, int] = {
 _TRIALS = 16
 
 
-class _Operand(NamedTuple):
-    """How a tensor lies in memory."""
+class _Tried(TorchDispatchMode):
+    """Tries each product that is made, where none like it was tried before.
 
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+    Args:
+        rows, times: as for `products_are_isolated`.
 
+    Attributes:
+        verdicts: by function and how its arguments lie in memory, whether it is isolated.
+    """
 
-class _Product(NamedTuple):
-    """A product, but for the numbers in its tensors."""
-
-    function: Any
-    arguments: tuple[Any, ...]
-    named: tuple[tuple[str, Any], ...]
-
-
-class _Seen(TorchDispatchMode):
-    """Collects the products that are made."""
-
-    def __init__(self) -> None:
+    def __init__(self, rows: int, times: int) -> None:
         super().__init__()
-        self.products: set[_Product] = set()
+        self.verdicts: dict[Any, bool] = {}
+        self._rows = rows
+        self._times = times
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -67,50 +58,54 @@ class _Seen(TorchDispatchMode):
         del types
         kwargs = kwargs or {}
         if func in _EXAMPLES:
-            named = tuple(sorted(kwargs.items()))
-            self.products.add(_Product(func, tuple(map(_outline, args)), named))
+            like = (func, *map(_outline, args), *map(str, kwargs.items()))
+            if like not in self.verdicts:
+                self.verdicts[like] = _is_isolated(func, args, kwargs, self._rows, self._times)
         return func(*args, **kwargs)
-
-
-def _outline(argument: Any) -> Any:
-    """An argument as something to look up: a tensor without its numbers."""
-    if isinstance(argument, Tensor):
-        return _Operand(tuple(argument.shape), argument.stride(), argument.dtype, argument.device)
-    return tuple(argument) if isinstance(argument, list) else argument
 
 
 def products_are_isolated(evaluate: Callable[[], object], *, rows: int, times: int) -> bool:
     """Whether every product that `evaluate` makes treats all its examples alike, bit for bit.
 
     Args:
-        evaluate: makes a forward pass.
-        rows: examples in the pass.
+        evaluate: makes forward passes.
+        rows: examples in a pass.
         times: how often the examples stand one after the other in it: its directions.
     """
     if rows == 1:
         return True
-    with _Seen() as seen:
+    with _Tried(rows, times) as tried:
         evaluate()
-    return all(_is_isolated(product, rows, times) for product in seen.products)
+    return all(tried.verdicts.values())
 
 
-@lru_cache(maxsize=1024)
-def _is_isolated(product: _Product, rows: int, times: int) -> bool:
-    place = _EXAMPLES[product.function]
-    shape = product.arguments[place].shape
+def _outline(argument: Any) -> Any:
+    """An argument as something to look up: a tensor without its numbers."""
+    if isinstance(argument, Tensor):
+        return tuple(argument.shape), argument.stride(), argument.dtype, argument.device
+    return tuple(argument) if isinstance(argument, list) else argument
+
+
+def _is_isolated(
+    function: Any, args: Sequence[Any], kwargs: dict[str, Any], rows: int, times: int
+) -> bool:
+    place = _EXAMPLES[function]
+    shape = tuple(args[place].shape)
     axis, groups = _axis(shape, rows, times)
     if shape[axis] % (rows * groups):
         return True  # holds no examples, such as a product of two weights
     cut = (groups, rows, shape[axis] // (rows * groups))
     generator = torch.Generator().manual_seed(0)
     for _ in range(_TRIALS):
-        arguments = [_filled(argument, generator) for argument in product.arguments]
-        for argument in arguments:
+        arguments = list(args)
+        for index, argument in enumerate(args):
             if _has_examples(argument, shape, axis):
-                _all_alike(argument.unflatten(axis, cut), axis + 1)
+                arguments[index] = _random(argument, generator)
+                _all_alike(arguments[index].unflatten(axis, cut), axis + 1)
         if place == 1:
-            arguments[0].zero_()  # added element by element, whatever is in it
-        result = product.function(*arguments, **dict(product.named)).unflatten(axis, cut)
+            # Added element by element, whatever is in it.
+            arguments[0] = torch.zeros_like(args[0])
+        result = function(*arguments, **kwargs).unflatten(axis, cut)
         if not torch.equal(result, result.narrow(axis + 1, 0, 1).expand_as(result)):
             return False
     return True
@@ -131,16 +126,13 @@ def _has_examples(argument: Any, shape: tuple[int, ...], axis: int) -> bool:
     return argument.shape == shape or others
 
 
-def _filled(argument: Any, generator: torch.Generator) -> Any:
-    """An argument with random numbers, lying in memory as the one that was seen."""
-    if not isinstance(argument, _Operand):
-        return list(argument) if isinstance(argument, tuple) else argument
-    shape, strides, dtype, device = argument
-    if any(stride == 0 and size > 1 for size, stride in zip(shape, strides, strict=True)):
-        tensor = torch.empty(shape, dtype=dtype, device=device)
-    else:
-        tensor = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-    return tensor.copy_(torch.randn(shape, generator=generator))
+def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Random numbers that lie in memory as the tensor's do."""
+    lies = tensor.stride()
+    if any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, lies, strict=True)):
+        lies = torch.empty(tensor.shape, device="meta").stride()
+    made = torch.empty_strided(tensor.shape, lies, dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(torch.randn(tensor.shape, generator=generator))
 
 
 def _all_alike(examples: Tensor, axis: int) -> None:

@@ -82,3 +82,17 @@ def test_directions_of_a_pass_are_compared_each_with_itself():
     assert products._axis((2 * ROWS, LENGTH, WIDTH), ROWS, 2) == (0, 2)
     assert products._axis((2, ROWS * LENGTH, WIDTH), ROWS, 2) == (1, 1)
     assert products._axis((ROWS, LENGTH, WIDTH), ROWS, 2) == (0, 1)
+
+
+def test_weights_are_not_copied(monkeypatch):
+    """The largest tensors of a pass are its weights, of which a machine may have room for one."""
+    made = []
+    random = products._random
+    monkeypatch.setattr(
+        products, "_random", lambda tensor, *a: made.append(tensor.shape) or random(tensor, *a)
+    )
+    rows = torch.zeros(ROWS, LENGTH, WIDTH)
+    head = torch.zeros(4096, WIDTH)
+    assert products_are_isolated(lambda: torch.nn.functional.linear(rows, head), rows=ROWS, times=1)
+    assert set(made) <= {rows.shape, (ROWS * LENGTH, WIDTH)}
+    assert made
