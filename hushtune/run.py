@@ -7,6 +7,7 @@ the ledger and the base model alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,11 @@ from hushtune.session import Session
 from hushtune.settling import registered_run
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import FeatureStore
+from hushtune.trainer import AfterStep
 from hushtune.trainer import train as train_steps
+
+#: Takes the steps that an open ledger leaves, reserved where runs are registered; see `carry_out`.
+TakeSteps = Callable[[Ledger, RegisteredRun | None, AfterStep], dict[str, Any]]
 
 
 class Progress(evaluation.Progress, Protocol):
@@ -69,9 +74,40 @@ def train(
     session = open_session(config, folder / LEDGER, units=data.units)
     if features is not None:
         session.features = features
-    metrics = Metrics(folder / "metrics.jsonl")
 
-    steps = session.plan.steps
+    def take(
+        ledger: Ledger, registered: RegisteredRun | None, after_step: AfterStep
+    ) -> dict[str, Any]:
+        to_take = open_steps(ledger, data, registered)
+        train_steps(session, data, to_take, after_step=after_step)
+        return {}
+
+    return carry_out(config, session, public, progress, take, start=start)
+
+
+def carry_out(
+    config: Config,
+    session: Session,
+    public: LabelledText | None,
+    progress: Progress,
+    take: TakeSteps,
+    *,
+    start: float,
+) -> dict[str, Any]:
+    """All of a run but its steps, in the folder `config.output`; returns the summary.
+
+    Args:
+        config: as it is now; the session may have begun in another folder.
+        session: of the run.
+        public: evaluation data.
+        take: takes all steps that are left; what it returns goes into the summary.
+        start: when the run began, by the monotonic clock.
+
+    Raises:
+        LedgerError: the folder belongs to another run or is in use.
+    """
+    folder, steps = Path(config.output), session.plan.steps
+    metrics = Metrics(folder / "metrics.jsonl")
     evaluations = Evaluations(
         session.task, public, metrics, progress, every=config.eval_every, steps=steps
     )
@@ -82,8 +118,7 @@ def train(
         write_config(folder / "config.yaml", config)
         progress.started(session, ledger.charges)
         zero_shot = evaluations.at(0, "zero-shot")
-        to_take = open_steps(ledger, data, registered)
-        train_steps(session, data, to_take, after_step=evaluations.after_step)
+        also = take(ledger, registered, evaluations.after_step)
         final = evaluations.at(steps, "private" if session.header["private"] else "trained")
         metrics.write()
         return write_end(
@@ -92,7 +127,7 @@ def train(
             zero_shot=zero_shot,
             final=final,
             rows_cut=evaluations.rows_cut,
-            also=spent(start),
+            also=also | spent(start),
         )
 
 

@@ -16,16 +16,16 @@ from typing import Any, Protocol
 from hushtune import run as runs
 from hushtune.config import Config
 from hushtune.config.federated_checks import check_federated
-from hushtune.ending import LEDGER, summary_of, write_end
-from hushtune.evaluation import Evaluations, Metrics, read_public
+from hushtune.ending import LEDGER
+from hushtune.evaluation import read_public
 from hushtune.federated.group import Group
 from hushtune.federated.messages import Clients
-from hushtune.files import write_config
 from hushtune.models.save import refuse_base_folder
 from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.rounds import Rounds
 from hushtune.session import Session
-from hushtune.settling import registered_run
+from hushtune.trainer import AfterStep
 
 
 class Progress(runs.Progress, Protocol):
@@ -63,39 +63,25 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     group = Group(config, clients, progress)
     units = group.begin()
     session = runs.open_session(config, folder / LEDGER, units=units)
-    with Ledger(folder / LEDGER, session.header) as ledger:
-        if (summary := summary_of(folder, ledger)) is not None:
-            return summary
-        write_config(folder / "config.yaml", config)
-        progress.started(session, ledger.charges)
-        metrics = Metrics(folder / "metrics.jsonl")
-        steps = session.plan.steps
-        evaluations = Evaluations(
-            session.task, public, metrics, progress, every=config.eval_every, steps=steps
-        )
-        zero_shot = evaluations.at(0, "zero-shot")
-        rounds = Rounds(ledger, registered_run(ledger, where=config.output))
-        skipped = _lead(session, rounds, group, evaluations, progress)
-        final = evaluations.at(steps, "private")
-        metrics.write()
-        return write_end(
-            session,
-            folder,
-            zero_shot=zero_shot,
-            final=final,
-            rows_cut=evaluations.rows_cut,
-            also={"clients": len(group.units), "rounds_skipped": skipped} | runs.spent(start),
-        )
+
+    def take(
+        ledger: Ledger, registered: RegisteredRun | None, after_step: AfterStep
+    ) -> dict[str, Any]:
+        _lead(session, Rounds(ledger, registered), group, after_step, progress)
+        skipped = ledger.charges - len(ledger.releases)
+        return {"clients": len(group.units), "rounds_skipped": skipped}
+
+    return runs.carry_out(config, session, public, progress, take, start=start)
 
 
 def _lead(
     session: Session,
     rounds: Rounds,
     group: Group,
-    evaluations: Evaluations,
+    after_step: AfterStep,
     progress: Progress,
-) -> int:
-    """All rounds that are left; returns how many were charged and skipped, earlier ones too."""
+) -> None:
+    """All rounds that are left."""
     ledger = rounds.ledger
     update = session.update()
     update.replay(ledger.releases)
@@ -111,5 +97,4 @@ def _lead(
             progress.fault(f"round {charge}: too few answers; it is charged and skipped.")
         else:
             update.apply(charge, released)
-        evaluations.after_step(ledger.charges)
-    return ledger.charges - len(ledger.releases)
+        after_step(ledger.charges)

@@ -23,7 +23,6 @@ off, that the folder was not copied and trained twice, or that noise was in fact
 
 from __future__ import annotations
 
-import fcntl
 import operator
 import os
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from hushtune.privacy import chain
+from hushtune.privacy.locked import LockedFile
 from hushtune.privacy.record import (
     LedgerError,
     Record,
@@ -51,7 +51,7 @@ class BudgetSpent(LedgerError):
     """All planned steps have been charged."""
 
 
-class Ledger:
+class Ledger(LockedFile):
     """The ledger of a running training; holds an exclusive lock on the file until closed."""
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]) -> None:
@@ -63,11 +63,8 @@ class Ledger:
             LedgerError: if another process holds the ledger, it does not verify, or its header
                 differs from `header`.
         """
-        self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        super().__init__(Path(path), held="another process is training in this run folder.")
         try:
-            self._lock()
             if b"\n" not in self._path.read_bytes():
                 self._begin(header)
             else:
@@ -77,11 +74,6 @@ class Ledger:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-        return self._path
 
     @property
     def header(self) -> dict[str, Any]:
@@ -132,26 +124,6 @@ class Ledger:
             raise LedgerError(f"{self._path}: {problem}")
         self._append({"release": index, "values": list(values)})
         self._record.releases[index] = tuple(values)
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LedgerError(
-                f"{self._path}: another process is training in this run folder."
-            ) from None
 
     def _require_same_header(self, header: dict[str, Any]) -> None:
         known = self._record.header

@@ -9,12 +9,12 @@ model of every round by itself.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from hushtune.privacy import chain
 from hushtune.privacy.chain import ChainError
+from hushtune.privacy.locked import LockedFile
 from hushtune.privacy.record import LedgerError, Record, accept
 
 
@@ -30,7 +30,7 @@ class Behind(LedgerError):
         self.known = known
 
 
-class LedgerCopy:
+class LedgerCopy(LockedFile):
     """The copy in a file, made if there is none; holds an exclusive lock on it until closed.
 
     Attributes:
@@ -41,11 +41,8 @@ class LedgerCopy:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        super().__init__(path, held="another process answers with this copy.")
         try:
-            self._lock()
             self._read()
         except BaseException:
             self.close()
@@ -82,24 +79,6 @@ class LedgerCopy:
         chain.append(self._file, b"".join(new), self._path)
         self._lines += new
         return charge
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> LedgerCopy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LedgerError(f"{self._path}: another process answers with this copy.") from None
 
     def _read(self) -> None:
         self.record = Record(header={})

@@ -29,6 +29,14 @@ def run(encoder_folder, reviews, tmp_path):
     return make
 
 
+class Stopped(Exception):
+    """The server ends, for no reason of its own."""
+
+
+def stop(answer):
+    raise Stopped
+
+
 def record_of(config) -> ledgers.Record:
     return ledgers.read(Path(config.output) / "ledger.jsonl")
 
@@ -171,12 +179,6 @@ def test_a_client_that_lost_its_copy_gets_the_lines_again(run, tmp_path):
 def test_a_server_that_is_stopped_goes_on_with_the_next_round(run):
     config, clients, told = run()
 
-    class Stopped(Exception):
-        pass
-
-    def stop(answer):
-        raise Stopped
-
     clients.spoils[12, 1] = stop  # round 1 is charged, and two clients have answered it
     with pytest.raises(Stopped):
         federate(config, clients, told)
@@ -190,12 +192,6 @@ def test_a_server_that_is_stopped_goes_on_with_the_next_round(run):
 
 def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
     config, clients, told = run()
-
-    class Stopped(Exception):
-        pass
-
-    def stop(answer):
-        raise Stopped
 
     path = Path(config.output) / "ledger.jsonl"
     clients.spoils[10, 3] = stop
