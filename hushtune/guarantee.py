@@ -95,6 +95,11 @@ def _trusted(header: dict[str, Any]) -> list[str]:
         "How many units each client holds, which clients take part, and how long they take to "
         "answer, is known to the server.",
     ]
+    if federated["level"] == "example":
+        sentences.append(
+            "A unit whose rows are with several clients counts as one at each of them: its ε is "
+            "that of a group of so many."
+        )
     if federated["trust"] == "server":
         sentences.append(
             "The server sees each client's sums without noise, and is trusted with them and with "

@@ -43,6 +43,12 @@ def check_federated(config: Config) -> None:
         method.name,
         "dp-aggzo, dp-zo or dpzero where data is federated",
     )
+    require(
+        ":" not in config.task.objective,
+        "task.objective",
+        config.task.objective,
+        "one that has a name; clients run no function that a server sends",
+    )
     if not federated.by_client:
         return
     without = "left out with federated.level client, where a client is the unit"

@@ -5,7 +5,8 @@ node keeps the copy of the ledger, is said to the owner's own SuperNode and nobo
 
     flower-supernode … --node-config 'data="/data/rows.jsonl" folder="/var/hushtune" epsilon=2.0'
 
-with `trust="server"` where the server may see sums without noise, and `model="/models/base"` where
+with `trust="server"` where the server may see sums without noise, `delta` where more than 1e-5 is
+allowed, and `model="/models/base"` where
 the base model is somewhere else than the run's configuration says.
 """
 
@@ -34,7 +35,7 @@ from flwr.serverapp import Grid
 _RUN = "hushtune-run"
 
 #: What a SuperNode's configuration may say.
-_NODE = ("data", "folder", "epsilon", "trust", "model")
+_NODE = ("data", "folder", "epsilon", "delta", "trust", "model")
 
 _PROJECT = """\
 [build-system]
@@ -140,6 +141,7 @@ def _owner(node: dict[str, Any]) -> Owner:
         folder=Path(str(stated["folder"])),
         model=stated.get("model"),
         epsilon=float(stated["epsilon"]),
+        delta=float(stated.get("delta", 1e-5)),
         trusts_server=trust == "server",
     )
 

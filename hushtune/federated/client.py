@@ -41,6 +41,7 @@ class Owner:
         folder: for the copy of the ledger.
         model: where the base model is, if not where the server says.
         epsilon: the most ε that a run may cost; none: what the server plans.
+        delta: the most δ.
         trusts_server: whether the server may see sums without noise.
     """
 
@@ -49,6 +50,7 @@ class Owner:
     folder: Path
     model: str | None = None
     epsilon: float | None = None
+    delta: float = 1e-5
     trusts_server: bool = True
 
 
@@ -127,10 +129,19 @@ class Client:
         Raises:
             LedgerError: saying what was asked for and what is allowed.
         """
-        plan = PrivacyPlan.from_json(dict(header["plan"]))
-        trusted = RoundTerms.of(header).trust == "server"
         if header["private"] is not True:
             raise LedgerError("the run has no privacy.")
+        config = from_values(header["config"], source="the ledger")
+        plan, terms = PrivacyPlan.from_json(dict(header["plan"])), RoundTerms.of(header)
+        if plan.unit != config.protected or (terms.by_client and plan.sampling_probability != 1):
+            raise LedgerError("the run's ε is not that of what its clients would send.")
+        if ":" in config.task.objective:
+            raise LedgerError("a client runs no scoring function that a server names.")
+        if plan.delta > self._owner.delta:
+            raise LedgerError(
+                f"the run's δ is {plan.delta:.4g}, its owner allows {self._owner.delta:.4g}."
+            )
+        trusted = terms.trust == "server"
         if trusted and not self._owner.trusts_server:
             raise LedgerError("its owner does not trust the server with sums without noise.")
         allowed = self._owner.epsilon

@@ -52,6 +52,13 @@ def test_where_clients_are_the_units_nothing_else_is(section, changes, tmp_path:
         check_federated(dataclasses.replace(config, **{section: changed}))
 
 
+def test_a_scoring_function_of_ones_own_is_not_federated(tmp_path: Path):
+    config = configuration("model", "data.jsonl", tmp_path)
+    task = dataclasses.replace(config.task, objective="cost.py:score")
+    with pytest.raises(ConfigError, match=r"task\.objective: .* clients run no function"):
+        check_federated(dataclasses.replace(config, task=task))
+
+
 def test_comparison_methods_are_not_federated(tmp_path: Path):
     config = configuration("model", "data.jsonl", tmp_path)
     method = dataclasses.replace(config.method, name="mezo", directions="auto")
@@ -88,6 +95,8 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
     assert owner.epsilon == 2.0
     assert not owner.trusts_server  # nobody is trusted who was not named
     assert _owner(said | {"trust": "server"}).trusts_server
+    assert owner.delta == 1e-5
+    assert _owner(said | {"delta": 1e-6}).delta == 1e-6
     for missing in ("data", "folder", "epsilon"):
         with pytest.raises(ConfigError, match=f"does not say {missing}"):
             _owner({name: value for name, value in said.items() if name != missing})

@@ -60,6 +60,7 @@ def test_a_run_ends_like_any_other(run, level, trust, tmp_path):
     assert guarantee["population"] == (60 if level == "example" else 3)
     assert guarantee["federated"] == {"clients": 3, "level": level, "trust": trust}
     words = " ".join(guarantee["exclusions"])
+    assert ("several clients counts" in words) == (level == "example")
     assert ("without noise" in words) == (trust == "server")
     assert ("against the server too" in words) == (trust == "nobody")
     assert guarantee["epsilon"] == summary["epsilon"] <= 4.0
@@ -217,6 +218,35 @@ def test_a_client_refuses_what_its_owner_does_not_allow(run, owner, federated, w
     assert len(told.faults) == 3 * 4 + 4
     assert words in told.faults[0]
     assert record_of(config).releases == {}
+
+
+CLAIMS = {
+    "no privacy": (lambda h: h.update(private=False), "has no privacy"),
+    "large delta": (lambda h: h["plan"].update(mechanism="gaussian", delta=0.01), "δ is 0.01"),
+    "another unit": (lambda h: h["plan"].update(unit="user_id"), "not that of what its clients"),
+    "by client": (
+        lambda h: (
+            h["plan"].update(unit="client"),
+            h["config"]["federated"].update(level="client"),
+        ),
+        "not that of what its clients",
+    ),
+    "code": (lambda h: h["config"]["task"].update(objective="os:rename"), "no scoring function"),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_client_does_not_believe_a_header(run, claim):
+    """What ε is of, and what a client would do, both follow from the header: they have to agree."""
+    config, clients, told = run({"delta": 1e-5})
+    federate(config, clients, told)
+    header = json.loads(json.dumps(record_of(config).header))
+    client = clients._clients[10]
+    client._require_allowed(header)
+    change, words = CLAIMS[claim]
+    change(header)
+    with pytest.raises(LedgerError, match=words):
+        client._require_allowed(header)
 
 
 def test_without_its_clients_a_run_does_not_begin(run):
