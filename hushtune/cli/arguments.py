@@ -21,11 +21,14 @@ from hushtune.tasks.files import read_rows
 _SHORT = {"--model": "--model.name", "--data": "--data.train", "--epsilon": "--privacy.epsilon"}
 
 
-def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
+def parse_run(command: str, arguments: Sequence[str], *, also: str = "") -> tuple[Config, bool]:
     """A configuration from `[run.yaml] [--section.key value …] [--json]`, flags over file.
 
     Where neither a file nor a flag says anything of the task, its kind follows from the names of
     the data's columns, and the same command in full is printed.
+
+    Args:
+        also: flags of the command's own, for its help.
 
     Returns:
         The configuration, and whether --json was given.
@@ -39,7 +42,7 @@ def parse_run(command: str, arguments: Sequence[str]) -> tuple[Config, bool]:
     if rest and not rest[0].startswith("-"):
         config = configuration.load(rest.pop(0))
         task_is_said = True
-    config = over_file(f"{command} [run.yaml]", config, rest)
+    config = over_file(f"{command} [run.yaml]{also}", config, rest)
     if task_is_said or not config.data.train:
         return config, as_json
     columns = column_names(read_rows(config.data.train), config.data.train)

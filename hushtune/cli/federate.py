@@ -13,7 +13,7 @@ from hushtune.cli.arguments import parse_run
 def run(arguments: Sequence[str]) -> int:
     """Simulate a federated run on this machine, or write its Flower app for a SuperLink."""
     arguments, app = _app(list(arguments))
-    config, as_json = parse_run("federate", arguments)
+    config, as_json = parse_run("federate", arguments, also=" [--app DIR]")
     from hushtune.config import ConfigError
     from hushtune.config.federated_checks import check_federated
 
