@@ -236,6 +236,22 @@ def test_tokens_are_drawn_as_the_model_has_them(runs: Runs):
     assert {each.ids[0] for each in written(tuned, 20, top_p=1e-6)} == {common}
 
 
+def test_greedy_is_greedy_whatever_the_models_own_settings_say(runs: Runs):
+    tuned = hushtune.load(runs("language-modelling"))
+    readout: Any = tuned.readout
+
+    def greedy() -> list[list[int]]:
+        begins = [readout.begin("", room=8), readout.begin("the food was", room=8)]
+        written = generating.write(tuned.model, tuned.tokenizer, begins, most=12)
+        return [each.ids for each in written]
+
+    before = greedy()
+    assert max(before[0].count(token) for token in before[0]) > 1  # penalties would show
+    own = tuned.model.generation_config
+    own.num_beams, own.repetition_penalty, own.no_repeat_ngram_size = 3, 50.0, 1
+    assert greedy() == before
+
+
 class Said:
     """A model that says what it was told to, each time the next; then nothing more."""
 

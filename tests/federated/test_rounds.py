@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from local import LocalClients, Told, configuration
 
@@ -14,7 +15,9 @@ from hushtune.federated.group import TooFewClients
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import LedgerError
+from hushtune.privacy.plan import PrivacyPlan
 from hushtune.run import replay
 
 
@@ -122,8 +125,6 @@ def test_a_round_is_completed_without_a_client_that_fails(run, fault, monkeypatc
 
 
 def test_what_the_failing_client_sent_is_not_in_the_sum(run, monkeypatch):
-    from hushtune.privacy.boundary import Boundary
-
     seen: list[list[int]] = []
 
     def publish(self, total):
@@ -140,6 +141,41 @@ def test_what_the_failing_client_sent_is_not_in_the_sum(run, monkeypatch):
     clients.spoils[11, 0] = numbers_changed(lambda v: [2**40] * 4)
     federate(config, clients, told)
     assert seen[0] == [a + b for a, b in zip(shares[10], shares[12], strict=True)]
+
+
+@pytest.mark.parametrize("trust", ["server", "nobody"])
+def test_what_leaves_a_client_has_the_whole_noise_unless_the_server_is_trusted(
+    run, trust, monkeypatch
+):
+    exact: list[list[int]] = []
+    bounded_sum = Boundary.bounded_sum
+
+    def watched(self, scalars, unit_of_row):
+        exact.append(bounded_sum(self, scalars, unit_of_row))
+        return exact[-1]
+
+    monkeypatch.setattr(Boundary, "bounded_sum", watched)
+    config, clients, told = run(trust=trust)
+    sent: list[list[int]] = []
+    for client in (10, 11, 12):
+        for number in range(4):
+            clients.spoils[client, number] = lambda answer: (
+                sent.append(answer["values"]) or [answer]
+            )
+    federate(config, clients, told)
+    noise = np.array(sent, dtype=object) - np.array(exact, dtype=object)
+    assert noise.shape == (12, 4)
+    if trust == "server":
+        assert not noise.any()
+        return
+    plan = PrivacyPlan.from_json(record_of(config).header["plan"])
+    # Laplace noise has its scale for a mean absolute value, and for its deviation: that of 48 means
+    # is a seventh of it.
+    assert noise.all()
+    assert 0.5 < np.abs(noise.astype(float)).mean() / plan.noise_scale < 2
+    totals = np.array([sum(np.array(sent[n : n + 3], dtype=object)) for n in (0, 3, 6, 9)])
+    releases = record_of(config).releases
+    assert [list(releases[n]) for n in range(4)] == totals.tolist()
 
 
 def test_an_answer_counts_once(run):

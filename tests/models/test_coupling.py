@@ -6,6 +6,7 @@ import ast
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -307,3 +308,32 @@ def test_nothing_is_trained_where_isolation_was_not_tried(tiny, tmp_path):
         session.require_isolation()
         train(session, rows, steps)
         assert ledger.charges == session.plan.steps
+
+
+class _Forgetful:
+    """A read-out whose scores change from pass to pass, in the shapes it is told to."""
+
+    def __init__(self, readout, lengths: set[int]) -> None:
+        self._readout = readout
+        self._lengths = lengths
+        self._passes = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._readout, name)
+
+    def scores(self, inputs):
+        self._passes += 1
+        scores = self._readout.scores(inputs)
+        changes = inputs["input_ids"].shape[1] in self._lengths
+        return scores + self._passes if changes else scores
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_scores_that_change_from_pass_to_pass_are_refused_in_every_shape(rows, tiny):
+    config = make_config(tiny("bert"))
+    readout = load_model(config.model, config.task, config.data, seed=0).readout
+    shapes = [probe.Shape(1, 16), probe.Shape(rows, 24)]
+    assert [shape.length for shape in probe.isolated_shapes(readout, shapes)] == [16, 24]
+    forgetful: Any = _Forgetful(readout, {24})
+    with pytest.raises(ProbeError, match="change from one forward pass to the next"):
+        probe.isolated_shapes(forgetful, shapes)

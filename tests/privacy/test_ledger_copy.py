@@ -1,0 +1,112 @@
+"""A client's copy of a server's ledger: each charge is answered once, and nothing is told twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.ledger import Ledger, LedgerError
+from hushtune.privacy.ledger_copy import Behind, LedgerCopy
+
+HEADER = {"steps": 3, "private": True}
+
+
+@pytest.fixture
+def told(tmp_path: Path):
+    """Lines of a server's ledger with two charges, of which the first is released."""
+
+    def make(value: int = 5) -> list[bytes]:
+        path = tmp_path / f"server{value}.jsonl"
+        with Ledger(path, HEADER) as ledger:
+            ledger.charge()
+            ledger.release(0, [value])
+            ledger.charge()
+        return path.read_bytes().splitlines(keepends=True)
+
+    return make
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "client" / "ledger.jsonl"
+
+
+def follow(path: Path, first: int, lines: list[bytes]) -> int:
+    with LedgerCopy(path) as copy:
+        return copy.follow(first, b"".join(lines))
+
+
+def test_it_grows_line_by_line_and_is_the_servers(told, path):
+    lines = told()
+    assert follow(path, 0, lines[:2]) == 0
+    assert follow(path, 2, lines[2:]) == 1
+    assert path.read_bytes() == b"".join(lines)
+    assert ledgers.read(path).releases == {0: (5,)}
+
+
+def test_lines_that_are_known_may_be_told_again(told, path):
+    lines = told()
+    follow(path, 0, lines[:2])
+    assert follow(path, 0, lines) == 1
+
+
+def test_a_charge_is_answered_once(told, path):
+    lines = told()
+    follow(path, 0, lines)
+    for first in (0, 2, 3):
+        with pytest.raises(LedgerError, match="asked for before"):
+            follow(path, first, lines[first:])
+
+
+def test_lines_that_are_missing_are_asked_for(told, path):
+    lines = told()
+    follow(path, 0, lines[:2])
+    with pytest.raises(Behind) as behind:
+        follow(path, 3, lines[3:])
+    assert behind.value.known == 2
+
+
+def test_a_ledger_that_says_otherwise_is_refused_even_where_it_goes_on(told, path):
+    one, other = told(5), told(6)
+    follow(path, 0, one)
+    with Ledger(path.parent / "other.jsonl", HEADER) as ledger:
+        ledger.charge()
+        ledger.release(0, [6])
+        ledger.charge()
+        ledger.release(1, [7])
+        ledger.charge()
+    longer = (path.parent / "other.jsonl").read_bytes().splitlines(keepends=True)
+    with pytest.raises(LedgerError, match="says otherwise than it did before"):
+        follow(path, 0, longer)
+    with pytest.raises(LedgerError, match="says otherwise than it did before"):
+        follow(path, 0, other)
+    assert path.read_bytes() == b"".join(one)
+
+
+def test_lines_that_do_not_follow_are_refused(told, path):
+    one, other = told(5), told(6)
+    follow(path, 0, one[:2])
+    with pytest.raises(LedgerError, match="line 4 of the ledger"):
+        follow(path, 2, [one[2], other[3]])
+    assert path.read_bytes() == b"".join(one[:2])
+
+
+def test_a_last_line_that_charges_nothing_is_no_question(told, path):
+    with pytest.raises(LedgerError, match="charges no round"):
+        follow(path, 0, told()[:3])
+
+
+def test_a_line_that_was_cut_short_was_answered_by_nobody(told, path):
+    lines = told()
+    follow(path, 0, lines[:2])
+    with path.open("ab") as file:
+        file.write(lines[2] + lines[3][:-5])
+    assert follow(path, 2, lines[2:]) == 1
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_one_process_at_a_time_answers(told, path):
+    with LedgerCopy(path), pytest.raises(LedgerError, match="another process answers"):
+        LedgerCopy(path)
