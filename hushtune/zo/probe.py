@@ -108,13 +108,16 @@ def is_isolated(
     if not np.array_equal(evaluate(examples, some_moves[first:]), together):
         return False
     inputs = collate(examples)
+    # By how many moves a pass evaluates, so that products of the same shape are tried once.
+    passes: dict[int, list[Move]] = {}
+    for passed in (some_moves[:first], some_moves[first:]):
+        if passed:
+            passes.setdefault(losses.moves_in_a_pass(inputs, passed), []).extend(passed)
     return all(
         products_are_isolated(
-            partial(losses.of_inputs, inputs, passed, charge=PROBE_CHARGE),
-            rows=rows,
-            times=losses.moves_in_a_pass(inputs, passed),
+            partial(losses.of_inputs, inputs, passed, charge=PROBE_CHARGE), rows=rows, times=times
         )
-        for passed in (some_moves[:1], some_moves[first:])
+        for times, passed in passes.items()
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from insider import Insider, flagged, make_config, new_session, read_data, train_run, watch
 
 from hushtune import run as runs
+from hushtune.config import Config
 from hushtune.privacy import ledger as ledgers
 from hushtune.tasks.batches import Batcher, Shape
 from hushtune.tasks.task import TextTask
@@ -44,9 +45,18 @@ def of_the_header(header: dict) -> set[tuple[int, int]]:
     return {(each.rows * times, each.length) for each in shapes for times in {1, each.directions}}
 
 
+def config_of(tune: str, encoder: str, data: str) -> Config:
+    return make_config(encoder, data, Path(), tune=tune, directions=2)
+
+
+def begin_unharmed(tune: str, encoder: str, data: str) -> None:
+    """Let the session begin, and be kept, before anything is planted that its probe would find."""
+    new_session(config_of(tune, encoder, data), units=UNITS)
+
+
 def check_alone(tune: str, encoder: str, data: str, patch: pytest.MonkeyPatch) -> None:
     """An example's losses have the same bits whoever else was sampled, in public shapes only."""
-    config = make_config(encoder, data, Path(), tune=tune, directions=2)
+    config = config_of(tune, encoder, data)
     session = new_session(config, units=UNITS)
     task = session.task(read_data(config))
     passes = moves("two-sided", 2, 1e-3)
@@ -84,6 +94,7 @@ def small_batches(batcher: Batcher, rows: np.ndarray):
 def test_the_check_flags_batches_of_the_size_of_the_sample(
     tune, encoder_folder, reviews, monkeypatch
 ):
+    begin_unharmed(tune, encoder_folder, reviews)
     monkeypatch.setattr(Batcher, "batches", small_batches)
     with flagged("depends? on"):
         check_alone(tune, encoder_folder, reviews, monkeypatch)
@@ -96,6 +107,7 @@ def test_the_check_flags_statistics_of_the_batch(encoder_folder, reviews, monkey
         values = losses(self, inputs)
         return values / values.mean()
 
+    begin_unharmed("last-1", encoder_folder, reviews)
     monkeypatch.setattr(TextTask, "losses", normalised)
     with flagged("depend on who else"):
         check_alone("last-1", encoder_folder, reviews, monkeypatch)
