@@ -12,10 +12,10 @@ from hushtune.files import write_json
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
 from hushtune.models.save import save_model
+from hushtune.opening import RunSession
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger
 from hushtune.report.card import model_card
-from hushtune.session import Session
 
 LEDGER = "ledger.jsonl"
 _SUMMARY = "summary.json"
@@ -30,7 +30,7 @@ def summary_of(folder: Path, ledger: Ledger) -> dict[str, Any] | None:
 
 
 def write_end(
-    session: Session,
+    session: RunSession,
     folder: Path,
     *,
     zero_shot: Mapping[str, float],

@@ -87,7 +87,7 @@ def run_probe(
     streamed = streams(loaded.model)
     if streamed:
         shapes = [replace(shape, directions=directions_a_step) for shape in shapes]
-    dummies = _dummy_data(loaded)
+    dummies = dummy_data(loaded)
     task = TextTask(loaded.readout, dummies, shapes)
     some = dict(next(iter(task.micro_batches(np.arange(dummies.units)))).inputs)
     with torch.inference_mode():
@@ -212,7 +212,7 @@ def isolated_shapes(readout: ReadOut, shapes: Sequence[Shape]) -> list[Shape]:
     return one_row_each(shapes, coupled)
 
 
-def _dummy_data(loaded: LoadedModel) -> LabelledText:
+def dummy_data(loaded: LoadedModel) -> LabelledText:
     """Public texts, each with every label in turn (with eight of them where there are many)."""
     labels = np.unique(np.linspace(0, loaded.readout.labels - 1, 8).round().astype(np.int64))
     count = max(8, _DUMMY_ROWS // len(labels))

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hushtune import config as configuration
-from hushtune import evaluation
-from hushtune import session as sessions
+from hushtune import evaluation, opening
 from hushtune.config import Config
 from hushtune.ending import LEDGER, summary_of, write_end
 from hushtune.evaluation import Evaluations, GivenRows, Metrics, read_data
 from hushtune.files import write_config
 from hushtune.memory import peak_gpu_memory, peak_memory
 from hushtune.models.save import refuse_base_folder, save_model
+from hushtune.opening import RunSession
 from hushtune.plain import PlainSteps
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger, LedgerError
@@ -40,7 +40,7 @@ TakeSteps = Callable[[Ledger, RegisteredRun | None, AfterStep], dict[str, Any]]
 class Progress(evaluation.Progress, Protocol):
     """What a person sees while a run goes on: public values only."""
 
-    def started(self, session: Session, charges: int) -> None:
+    def started(self, session: RunSession, charges: int) -> None:
         """The session is ready and `charges` steps have been charged before."""
         ...
 
@@ -72,6 +72,7 @@ def train(
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     session = open_session(config, folder / LEDGER, units=data.units)
+    assert isinstance(session, Session), "the configuration was checked"
     if features is not None:
         session.features = features
 
@@ -87,7 +88,7 @@ def train(
 
 def carry_out(
     config: Config,
-    session: Session,
+    session: RunSession,
     public: LabelledText | None,
     progress: Progress,
     take: TakeSteps,
@@ -140,11 +141,11 @@ def spent(start: float) -> dict[str, int | None]:
     }
 
 
-def open_session(config: Config, ledger: Path, *, units: int) -> Session:
+def open_session(config: Config, ledger: Path, *, units: int) -> RunSession:
     """The session of a new run, or the one that the ledger in the run folder began with."""
     record = ledgers.begun(ledger)
     if record is None:
-        return sessions.begin(config, units=units)
+        return opening.begin(config, units=units)
     header = record.header
     changed = configuration.differences(configuration.from_values(header["config"]), config)
     if changed:
@@ -157,7 +158,7 @@ def open_session(config: Config, ledger: Path, *, units: int) -> Session:
             f"{config.data.train} has {units} units, the run in {ledger.parent} began with "
             f"{header['plan']['population']}: restore the data, or choose another output folder."
         )
-    session = sessions.resume(header)
+    session = opening.resume(header)
     if header["private"] and record.charges < session.plan.steps:
         session.require_isolation()
     return session
@@ -172,10 +173,10 @@ def open_steps(
     return PlainSteps(ledger, units=data.units)
 
 
-def replay(ledger: Path, *, model: str | None, out: Path) -> Session:
+def replay(ledger: Path, *, model: str | None, out: Path) -> RunSession:
     """The tuned model from the ledger and the base model, bit for bit; written to `out`."""
     record = ledgers.read(ledger)
-    session = sessions.resume(record.header, model=model)
+    session = opening.resume(record.header, model=model)
     update = session.update()
     update.replay(record.releases)
     save_model(session, out, card=model_card(session.header, tune=session.tune))

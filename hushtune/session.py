@@ -30,6 +30,7 @@ from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.accounting.search import PrivateSearch
 from hushtune.privacy.ledger import LedgerError
+from hushtune.privacy.steps import Slopes, prepared
 from hushtune.probe import (
     LABEL_VECTORS,
     Probe,
@@ -41,6 +42,7 @@ from hushtune.probe import (
 )
 from hushtune.settling import Plan, make_header, make_update, require_start, settle
 from hushtune.sizing import bytes_a_token, costs, fitting_tokens
+from hushtune.slopes import slopes_of
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.objectives import Objective, objective_of
@@ -55,8 +57,11 @@ from hushtune.zo.update import Update
 #: A model, what of it moves in a word, and the moving parameters by name.
 Moving = tuple[LoadedModel, str, dict[str, nn.Parameter]]
 
+#: Methods that are not zeroth-order, and the command that each belongs to.
+_ELSEWHERE = {"dp-sgd": "train", "dr-encoder": "federate"}
+
 #: Versions that the numbers of a run depend on.
-_VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
+VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
 
 #: A λ at which a loss is seen to move, whatever the dtype.
 _ANY_SCALE = 1e-2
@@ -128,6 +133,12 @@ class Session:
         if isinstance(losses, MovedLosses) and self.keeps_outputs():
             losses.keep(np.arange(task.rows), room())
         return losses
+
+    def slopes(self, data: LabelledText, update: Update) -> Slopes:
+        """What a step asks for of `data`, where the update has moved the parameters to."""
+        del update  # moves the parameters in place
+        losses = prepared(lambda: self.losses(self.optimised_task(data)))
+        return slopes_of(losses, self.settings, data, directions=self.plan.directions)
 
     def keeps_outputs(self) -> bool:
         """Whether what the frozen layers return is computed once per row and not once per step.
@@ -247,9 +258,9 @@ class Prepared:
             head_only=self.head_only,
             search=search,
         )
-        header = make_header(config, plan, settings, probe.parameters, versioned=_VERSIONED) | {
+        header = make_header(config, plan, settings, probe.parameters, versioned=VERSIONED) | {
             "shapes": [dataclasses.asdict(shape) for shape in probe.shapes],
-            "label_vectors": _pack_label_vectors(self.loaded),
+            "label_vectors": pack_label_vectors(self.loaded),
             "base_sha256": self.loaded.base_hash,
         }
         return Session(
@@ -281,10 +292,8 @@ def prepare(
         try_isolation: as for `begin`.
         moving: what `load_moving` gives of this configuration, if it is there already.
     """
-    if config.method.name == "dp-sgd":
-        raise ConfigError(
-            "method.name: dp-sgd is a comparison that `hushtune train` alone can run."
-        )
+    if (alone := _ELSEWHERE.get(config.method.name)) is not None:
+        raise ConfigError(f"method.name: {config.method.name} is for `hushtune {alone}` alone.")
     check_units(config, population)
     objective = objective_of(config.task)
     scale = _given(config.method.perturbation_scale)
@@ -373,15 +382,7 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
             "the ledger is that of a module in memory; hushtune.core.replay makes it again."
         )
     config = from_values(header["config"], source="ledger header")
-    if model is not None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    loaded, tune, parameters = load_moving(config)
-    if loaded.base_hash != header["base_sha256"]:
-        raise LedgerError(
-            f"{config.model.name}: not the base model of this ledger; the SHA-256 of its weights "
-            f"is {loaded.base_hash[:16]}…, the ledger began with {header['base_sha256'][:16]}…"
-        )
-    _unpack_label_vectors(loaded, header["label_vectors"])
+    config, loaded, tune, parameters = load_base(config, header, model=model)
     moving = {name: parameters[name] for name in header["moving"]}
     require_start(header, moving)
     read_plan = PrivacyPlan.from_json if header["private"] else PlainPlan.from_json
@@ -396,6 +397,30 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
         read_plan(header["plan"]),
         header,
     )
+
+
+def load_base(
+    config: Config, header: Mapping[str, Any], *, model: str | None = None
+) -> tuple[Config, LoadedModel, str, dict[str, nn.Parameter]]:
+    """The model that a ledger began with, as it was; with the configuration that names it.
+
+    Args:
+        config: the header's.
+        model: where the base model is, if not where it was.
+
+    Raises:
+        LedgerError: if it is another one.
+    """
+    if model is not None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+    loaded, tune, parameters = load_moving(config)
+    if loaded.base_hash != header["base_sha256"]:
+        raise LedgerError(
+            f"{config.model.name}: not the base model of this ledger; the SHA-256 of its weights "
+            f"is {loaded.base_hash[:16]}…, the ledger began with {header['base_sha256'][:16]}…"
+        )
+    _unpack_label_vectors(loaded, header["label_vectors"])
+    return config, loaded, tune, parameters
 
 
 def load_moving(config: Config) -> Moving:
@@ -436,8 +461,11 @@ def _given(value: Any) -> Any:
     return None if value == "auto" else value
 
 
-def _pack_label_vectors(loaded: LoadedModel) -> str | None:
-    """The starting label vectors: they come from forward passes, whose bits machines differ in."""
+def pack_label_vectors(loaded: LoadedModel) -> str | None:
+    """The starting label vectors, for a header.
+
+    They come from forward passes, whose bits machines differ in.
+    """
     vectors = getattr(loaded.model, LABEL_VECTORS, None)
     if vectors is None:
         return None

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from hushtune.privacy.registry import RegisteredRun
 from hushtune.zo.directions import Directions
 from hushtune.zo.probe import Slopes
 from hushtune.zo.update import Update
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Plan = PrivacyPlan | PlainPlan
 
@@ -86,7 +89,7 @@ def settle(
 def make_header(
     config: Config,
     plan: Plan,
-    settings: Settings,
+    settings: DataclassInstance,
     moving: Mapping[str, Tensor],
     *,
     versioned: Iterable[str],
@@ -94,6 +97,7 @@ def make_header(
     """The part of a ledger's first line that every run has.
 
     Args:
+        settings: the method's, resolved; plain values.
         moving: the parameters that move, as they start.
         versioned: the packages that the numbers of a run depend on.
     """
@@ -170,6 +174,40 @@ def _plan(
             steps=budget.steps,
             directions=budget.directions,
         )
+    return make_private_plan(
+        config,
+        population=population,
+        batch=budget.batch,
+        steps=budget.steps,
+        directions=budget.directions,
+        clip_norm=clip_norm,
+        search=search,
+    )
+
+
+def make_private_plan(
+    config: Config,
+    *,
+    population: int,
+    batch: float,
+    steps: int,
+    directions: int,
+    clip_norm: float,
+    search: PrivateSearch | None = None,
+) -> PrivacyPlan:
+    """The plan with the least noise for the configuration's ε.
+
+    Args:
+        population: number of units, as it is public.
+        batch: expected units a step.
+        steps, directions, clip_norm: T, K and C.
+        search: the search that the run is part of, if any.
+
+    Raises:
+        ValueError: if no noise gives the ε that is asked for.
+    """
+    privacy = config.privacy
+    assert privacy.mechanism != "none"
     return PrivacyPlan.for_epsilon(
         epsilon=privacy.epsilon or 0.0,
         delta=resolved_delta(privacy, population),
@@ -178,9 +216,9 @@ def _plan(
         unit=config.protected,
         combine=config.data.combine,
         population=population,
-        expected_units=budget.batch,
-        steps=budget.steps,
-        directions=budget.directions,
+        expected_units=batch,
+        steps=steps,
+        directions=directions,
         clip_norm=clip_norm,
         search=search,
     )

@@ -21,6 +21,7 @@ import numpy as np
 from hushtune import run as runs
 from hushtune.audit.canaries import Canaries
 from hushtune.config import Config
+from hushtune.opening import RunSession
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger, Record
 from hushtune.session import Session
@@ -40,7 +41,7 @@ class _StopAfter:
     def __init__(self, steps: int, planned: int) -> None:
         self._steps = steps if steps < planned else None
 
-    def started(self, session: Session, charges: int) -> None: ...
+    def started(self, session: RunSession, charges: int) -> None: ...
 
     def stepped(self, charges: int) -> None:
         if charges == self._steps:

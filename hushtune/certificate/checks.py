@@ -22,9 +22,9 @@ from hushtune.certificate.terms import differing_terms
 from hushtune.config import from_values
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
+from hushtune.opening import RunSession
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import LedgerError, Record
-from hushtune.session import Session
 
 Status = Literal["passed", "failed", "not applicable"]
 
@@ -104,7 +104,7 @@ class Examination:
     expect: str | None
     scratch: Path
     found: Verification = field(default_factory=Verification)
-    session: Session | None = None
+    session: RunSession | None = None
     saved: Path | None = None
     replayed: Path | None = None
 

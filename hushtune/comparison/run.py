@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from hushtune import config as configuration
@@ -23,6 +22,7 @@ from hushtune.evaluation import Evaluations, GivenRows, Metrics, named, read_dat
 from hushtune.files import write_config, write_json
 from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
+from hushtune.models.reached import reached
 from hushtune.models.save import refuse_base_folder, save_model
 from hushtune.privacy import accounting
 from hushtune.privacy.registry import enter_spending
@@ -173,11 +173,11 @@ def prepare(config: Config, *, units: int) -> Comparison:
     )
     shortest = example_length(loaded.readout.dummy)
     shapes = [shape for shape in shapes if shape.length >= shortest]
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
     features: FeatureStore | None = {} if head_only else None
     if not head_only:
-        parameters = _reached(loaded, parameters, shapes[0])
+        parameters = reached(loaded, parameters, shapes[0])
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
     return Comparison(config, loaded, tune, parameters, shapes, plan, features)
 
 
@@ -216,18 +216,6 @@ def describe(comparison: Comparison) -> dict[str, Any]:
         "[bold red]comparison[/bold red]": LABEL.removeprefix("comparison: "),
         "claimed": guarantee_line(plan.epsilon(), plan.delta, "example", plan.adjacency),
     }
-
-
-def _reached(
-    loaded: LoadedModel, parameters: dict[str, nn.Parameter], shape: Shape
-) -> dict[str, nn.Parameter]:
-    """The parameters that scores depend on; the others stay as they are."""
-    readout = loaded.readout
-    scores = readout.scores(readout.collate([readout.dummy], shape.length))
-    found = torch.autograd.grad(scores.sum(), list(parameters.values()), allow_unused=True)
-    for parameter, gradient in zip(parameters.values(), found, strict=True):
-        parameter.requires_grad_(gradient is not None)
-    return {name: each for name, each in parameters.items() if each.requires_grad}
 
 
 def _refuse_another_run(folder: Path) -> None:

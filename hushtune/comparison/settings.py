@@ -94,7 +94,7 @@ def make_plan(config: Config, *, head_only: bool, population: int) -> FirstOrder
         batch = max(1.0, float(round(defaults.share * population)))
     delta = resolved_delta(privacy, population)
     probability = representable_probability(batch / population)
-    optimizer = "adamw" if method.optimizer == "auto" else method.optimizer
+    optimizer = "sgd" if method.optimizer == "sgd" else "adamw"
     learning_rate = method.learning_rate
     return FirstOrderPlan(
         population=population,

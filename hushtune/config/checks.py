@@ -20,8 +20,9 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: one line that names the key, its value and what is accepted.
     """
-    clients = config.federated.clients
+    clients, name = config.federated.clients, config.method.name
     require(clients == 0, "federated.clients", clients, "0, or a run of `hushtune federate`")
+    require(name != "dr-encoder", "method.name", name, "another one, or a `hushtune federate` run")
     check_settings(config)
 
 
@@ -133,6 +134,9 @@ def _check_offload(config: Config) -> None:
     )
 
 
+#: Of the methods that go backward through the model.
+_OPTIMIZERS = {"dp-sgd": ("adamw", "sgd"), "dr-encoder": ("adam", "sgd")}
+
 #: Objectives beside the loss and one's own function, by kind of task.
 _OBJECTIVES = {
     "classification": ("accuracy",),
@@ -168,7 +172,8 @@ def _check_objective(config: Config) -> None:
         f"left out with task.objective {task.objective}, which is between 0 and 1",
     )
     accepted = "another one with task.objective, which has no gradient"
-    require(config.method.name != "dp-sgd", "method.name", config.method.name, accepted)
+    first_order = config.method.name in ("dp-sgd", "dr-encoder")
+    require(not first_order, "method.name", config.method.name, accepted)
     require(
         config.model.offload == "none" or task.kind != "completion",
         "model.offload",
@@ -237,20 +242,11 @@ def _check_method(config: Config) -> None:
         method.directions,
         f"1 for {method.name}; several directions are method dp-aggzo",
     )
-    if method.name == "dp-sgd":
-        for key in ("distribution", "estimator", "perturbation_scale"):
-            value = getattr(method, key)
-            require(value == "auto", f"method.{key}", value, "auto with dp-sgd: it has none")
-        accepted = "none with dp-sgd, whose backward pass needs all weights"
-        require(config.model.offload == "none", "model.offload", config.model.offload, accepted)
-        accepted = "left out with dp-sgd, which has method.optimizer"
-        require(method.update == "normalised", "method.update", method.update, accepted)
-    require(
-        method.name == "dp-sgd" or method.optimizer == "auto",
-        "method.optimizer",
-        method.optimizer,
-        "auto, except with method dp-sgd",
-    )
+    if method.name in _OPTIMIZERS:
+        _check_first_order(config)
+    else:
+        accepted = "auto, except with methods dp-sgd and dr-encoder"
+        require(method.optimizer == "auto", "method.optimizer", method.optimizer, accepted)
     require(
         method.update == "normalised" or method.learning_rate != "auto",
         "method.learning_rate",
@@ -263,6 +259,25 @@ def _check_method(config: Config) -> None:
         method.micro_batch_tokens,
         "at least 8",
     )
+
+
+def _check_first_order(config: Config) -> None:
+    """Methods that go backward through the model."""
+    method = config.method
+    name = method.name
+    for key in ("distribution", "estimator", "perturbation_scale"):
+        value = getattr(method, key)
+        require(value == "auto", f"method.{key}", value, f"auto with {name}: it has none")
+    accepted = f"none with {name}, whose backward pass needs all weights"
+    require(config.model.offload == "none", "model.offload", config.model.offload, accepted)
+    accepted = f"left out with {name}, which has method.optimizer"
+    require(method.update == "normalised", "method.update", method.update, accepted)
+    known = ("auto", *_OPTIMIZERS[name])
+    accepted = f"{', '.join(known)} with {name}"
+    require(method.optimizer in known, "method.optimizer", method.optimizer, accepted)
+    if name == "dr-encoder":
+        given = config.privacy.mechanism
+        require(given == "gaussian", "privacy.mechanism", given, "gaussian with dr-encoder")
 
 
 def _check_privacy(config: Config) -> None:

@@ -27,6 +27,19 @@ class FederatedConfig:
     """A round with fewer replies is charged and skipped."""
     timeout: float = 600.0
     """Seconds that a round waits for replies, and the run for its clients."""
+    codec: Literal["linear", "identity", "autoencoder"] = "linear"
+    """Of dr-encoder: how updates become shorter. identity: not at all, federated averaging."""
+    compression: float | Literal["auto"] = "auto"
+    """Numbers of an update for each number of its code; auto: 8, and 1 for identity."""
+    prior: Literal["private", "public"] = "private"
+    """What the codec knows of updates: private, noised moments of the clients' own, taken in the
+    first rounds of the plan; public, those of updates on public text."""
+    moment_rounds: int = 1
+    """With prior private: how many of the rounds are spent on moments."""
+    local_learning_rate: float = 0.02
+    """With level client: η of a client's own steps."""
+    local_batch: int = 8
+    """With level client: examples of one of these steps."""
     heterogeneity: float = 0.5
     """α of the Dirichlet distribution by which a simulation shares out each label's rows among
     clients; small is unequal."""

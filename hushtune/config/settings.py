@@ -143,7 +143,8 @@ class MethodConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo", "dp-sgd"] = "dp-aggzo"
+    name: Literal["dp-aggzo", "dp-zo", "dpzero", "mezo", "dp-sgd", "dr-encoder"] = "dp-aggzo"
+    """dp-sgd is a comparison; dr-encoder is for `hushtune federate`."""
     directions: int | Auto = "auto"
     """K, directions a step; 1 for dp-zo and dpzero."""
     distribution: Literal["auto", "rademacher", "normal", "sphere"] = "auto"
@@ -153,13 +154,13 @@ class MethodConfig:
     perturbation_scale: float | Auto = "auto"
     """λ."""
     clip_norm: float | Auto = "auto"
-    """C, the bound on a unit's vector of K loss slopes."""
+    """C, the bound on a unit's vector of K loss slopes; of its update with dr-encoder."""
     update: Literal["normalised", "sgd"] = "normalised"
     """normalised: steps in units of what is released; sgd: θ ← θ − η Σ g z / K as it stands."""
     learning_rate: float | Auto = "auto"
     """normalised: roughly how many nats a run may move a typical loss, 1 is large; sgd: η."""
-    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
-    """Of dp-sgd alone; auto: adamw."""
+    optimizer: Literal["auto", "adam", "adamw", "sgd"] = "auto"
+    """Of dp-sgd (auto: adamw) and dr-encoder (auto: adam) alone."""
     schedule: Literal["auto", "constant", "linear"] = "auto"
     """Of the learning rate over the planned steps; auto: linear, down to zero."""
     steps: int | Auto = "auto"

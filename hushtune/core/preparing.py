@@ -23,6 +23,7 @@ from hushtune.privacy.ledger import Ledger, LedgerError, Record
 from hushtune.privacy.steps import PrivateSteps
 from hushtune.probe import candidate_scales, make_directions
 from hushtune.settling import make_header, make_update, registered_run, require_start, settle
+from hushtune.slopes import slopes_of
 from hushtune.tasks.batches import Shape
 from hushtune.trainer import AfterStep, take_steps
 from hushtune.zo.losses import MovedLosses
@@ -73,7 +74,9 @@ class Prepared:
             registered = registered_run(opened, where=str(self.ledger.parent))
             steps = PrivateSteps(opened, units=self.rows.units, registered=registered)
             update = update_of(self.header, self.moving)
-            take_steps(steps, self.losses, update, settings, self.rows, after_step=after_step)
+            directions = self.header["plan"]["directions"]
+            slopes = slopes_of(self.losses, settings, self.rows, directions=directions)
+            take_steps(steps, slopes, update, after_step=after_step)
         return describe_guarantee(ledgers.read(self.ledger))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hushtune.config import Config
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Answer, Clients
+from hushtune.privacy.lines import LedgerLines
 from hushtune.privacy.rounds import Rounds
 
 #: A fault: who, and what about them.
@@ -59,7 +60,7 @@ def shares(
     clients: Clients,
     rounds: Rounds,
     charge: int,
-    lines: Sequence[bytes],
+    lines: LedgerLines,
     known: MutableMapping[int, int],
     units: Mapping[int, int],
     *,
@@ -82,7 +83,10 @@ def shares(
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.
     for _ in range(2):
-        questions = {client: _question(lines, first) for client, first in again.items()}
+        asked_for = {first: lines.since(first) for first in set(again.values())}
+        questions = {
+            client: {"first": first, "lines": asked_for[first]} for client, first in again.items()
+        }
         again = {}
         left = max(0.0, until - time.monotonic())
         for answer in _answers(clients, questions, left):
@@ -105,10 +109,6 @@ def shares(
             break
     found.faults += [(client, _not_in(seconds)) for client in asked if client not in heard]
     return found
-
-
-def _question(lines: Sequence[bytes], first: int) -> dict[str, Any]:
-    return {"first": first, "lines": b"".join(lines[first:])}
 
 
 def _answers(

@@ -17,18 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from hushtune import session as sessions
+from hushtune import opening
 from hushtune.config import Config, ConfigError, from_values
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
+from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
-from hushtune.privacy.ledger_copy import Behind, LedgerCopy
-from hushtune.privacy.record import LedgerError, Record
+from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
+from hushtune.privacy.record import LedgerError
 from hushtune.privacy.rounds import ClientShare, RoundTerms
-from hushtune.privacy.steps import prepared
-from hushtune.session import Session
+from hushtune.privacy.steps import Slopes
 from hushtune.tasks.data import LabelledText
-from hushtune.trainer import Losses, slopes_of
-from hushtune.zo.update import Update
 
 
 @dataclass(frozen=True)
@@ -64,15 +62,17 @@ class AtWork:
         update: moves the session's parameters.
         applied: how many of the ledger's charges the parameters have behind them.
         data: by owner.
-        losses: by owner.
+        slopes: by owner.
+        copies: of the ledger, by owner.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
-    session: Session | None = None
-    update: Update | None = None
+    session: RunSession | None = None
+    update: RunUpdate | None = None
     applied: int = 0
     data: dict[str, LabelledText] = field(default_factory=dict)
-    losses: dict[str, Losses] = field(default_factory=dict)
+    slopes: dict[str, Slopes] = field(default_factory=dict)
+    copies: dict[str, Kept] = field(default_factory=dict)
 
 
 class Client:
@@ -111,17 +111,18 @@ class Client:
         return self._data(config).units
 
     def _round(self, first: int, lines: bytes) -> dict[str, Any]:
-        with LedgerCopy(self._owner.folder / "ledger.jsonl") as copy:
+        copies, name = self._work.copies, self._owner.name
+        with LedgerCopy(self._owner.folder / "ledger.jsonl", copies.pop(name, None)) as copy:
             charge = copy.follow(first, lines)
             header = copy.record.header
             self._require_allowed(header)
-            session = self._at(copy.record)
+            session = self._at(copy)
+            copies[name] = copy.keep()
             plan, terms = PrivacyPlan.from_json(header["plan"]), RoundTerms.of(header)
             data = self._data(session.config)
-            losses = self._losses(session, data)
-            slopes = slopes_of(losses, session.settings, data, directions=plan.directions)
             share = ClientShare(plan, terms, units=data.units)
-            return {"charge": charge, "values": list(share.of_round(slopes, charge))}
+            values = share.of_round(self._slopes(session, data), charge)
+            return {"charge": charge, "values": list(values)}
 
     def _require_allowed(self, header: Mapping[str, Any]) -> None:
         """Refuse what the owner did not agree to.
@@ -148,17 +149,21 @@ class Client:
         if allowed is not None and plan.epsilon() > allowed:
             raise LedgerError(f"the run's ε is {plan.epsilon():.4g}, its owner allows {allowed}.")
 
-    def _at(self, record: Record) -> Session:
-        """The session with the parameters of the record's last round."""
-        work = self._work
-        if work.session is None or work.header != record.header or work.applied > record.charges:
-            session = sessions.resume(record.header, model=self._owner.model)
+    def _at(self, copy: LedgerCopy) -> RunSession:
+        """The session with the parameters of the copy's last round."""
+        work, header = self._work, copy.record.header
+        begun = work.session is not None and work.header == header
+        if not begun or work.applied > copy.record.charges:
+            session = opening.resume(header, model=self._owner.model)
             session.require_isolation()
-            work.header, work.session = record.header, session
+            work.header, work.session = header, session
             work.update, work.applied = session.update(), 0
-            work.losses = {}
+            work.slopes = {}
         assert work.session is not None
         assert work.update is not None
+        if work.applied < copy.held_from:
+            copy.read()
+        record = copy.record
         for charge in range(work.applied, record.charges):
             if charge in record.releases:
                 work.update.apply(charge, record.releases[charge])
@@ -171,12 +176,10 @@ class Client:
             self._work.data[self._owner.name] = self._owner.read(config)
         return self._work.data[self._owner.name]
 
-    def _losses(self, session: Session, data: LabelledText) -> Losses:
-        if self._owner.name not in self._work.losses:
-            self._work.losses[self._owner.name] = prepared(
-                lambda: session.losses(session.optimised_task(data))
-            )
-        return self._work.losses[self._owner.name]
+    def _slopes(self, session: RunSession, data: LabelledText) -> Slopes:
+        if self._owner.name not in self._work.slopes:
+            self._work.slopes[self._owner.name] = session.slopes(data, self._work.update)
+        return self._work.slopes[self._owner.name]
 
 
 def partition(data: LabelledText, rows: np.ndarray) -> LabelledText:

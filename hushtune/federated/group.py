@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Protocol
 
 from hushtune.config import Config, ConfigError
 from hushtune.federated.asking import describe, shares
 from hushtune.federated.messages import Clients
+from hushtune.privacy.lines import LedgerLines
 from hushtune.privacy.rounds import Rounds
 
 #: Seconds between looks at who is there.
@@ -85,7 +85,7 @@ class Group:
                 "goes on."
             )
 
-    def shares(self, rounds: Rounds, charge: int, lines: Sequence[bytes]) -> list[list[int]]:
+    def shares(self, rounds: Rounds, charge: int, lines: LedgerLines) -> list[list[int]]:
         """What clients add to a round that is charged; see `hushtune.federated.asking.shares`."""
         found = shares(
             self._clients,

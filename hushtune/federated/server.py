@@ -21,10 +21,11 @@ from hushtune.evaluation import read_public
 from hushtune.federated.group import Group
 from hushtune.federated.messages import Clients
 from hushtune.models.save import refuse_base_folder
+from hushtune.opening import RunSession
 from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.lines import LedgerLines
 from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.rounds import Rounds
-from hushtune.session import Session
 from hushtune.trainer import AfterStep
 
 
@@ -75,7 +76,7 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
 
 
 def _lead(
-    session: Session,
+    session: RunSession,
     rounds: Rounds,
     group: Group,
     after_step: AfterStep,
@@ -86,8 +87,10 @@ def _lead(
     update = session.update()
     update.replay(ledger.releases)
 
+    lines = LedgerLines(ledger.path)
+
     def collect(charge: int) -> list[list[int]]:
-        lines = ledger.path.read_bytes().splitlines(keepends=True)
+        lines.look()
         return group.shares(rounds, charge, lines)
 
     while rounds.left:

@@ -62,6 +62,13 @@ class Settings:
     schedule: Literal["constant", "linear"]
     typical_slope: float
 
+    def described(self, directions: int) -> str:
+        """What a step looks at, in words."""
+        return (
+            f"{directions} {self.distribution} directions, {self.estimator}, "
+            f"λ = {self.perturbation_scale:g}"
+        )
+
     def step_size(self, steps: int) -> StepSize:
         """η_t over a run of so many steps."""
         if self.update == "sgd":

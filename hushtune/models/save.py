@@ -25,9 +25,12 @@ LABEL_VECTORS_FILE = "label_vectors.safetensors"
 class Tuned(Protocol):
     """A run whose model can be saved."""
 
-    config: Config
-    loaded: LoadedModel
-    tune: str
+    @property
+    def config(self) -> Config: ...
+    @property
+    def loaded(self) -> LoadedModel: ...
+    @property
+    def tune(self) -> str: ...
 
 
 def save_model(tuned: Tuned, folder: Path, *, card: str | None = None) -> Path:

@@ -10,6 +10,7 @@ model of every round by itself.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from hushtune.privacy import chain
@@ -30,23 +31,62 @@ class Behind(LedgerError):
         self.known = known
 
 
+@dataclass
+class Kept:
+    """What a process remembers of a copy that it closed, so as not to read it again.
+
+    Attributes:
+        file: which file it was, its length and when it was written to.
+        lines: number of lines.
+        record: what it says, without all releases but the last one.
+    """
+
+    file: tuple[int, int, int]
+    lines: int
+    record: Record
+
+
 class LedgerCopy(LockedFile):
     """The copy in a file, made if there is none; holds an exclusive lock on it until closed.
 
+    Args:
+        path: of the file.
+        kept: what the process remembers of it; the file is read if it is not the same any more.
+
     Attributes:
         record: what it says.
+        held_from: the first charge whose release the record has, if there was one.
 
     Raises:
         LedgerError: if another process holds it, or it does not verify.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: Kept | None = None) -> None:
         super().__init__(path, held="another process answers with this copy.")
         try:
-            self._read()
+            if kept is not None and kept.file == self._stamp():
+                self.record, self._count = kept.record, kept.lines
+                self.held_from = max(0, kept.record.charges - 1)
+            else:
+                self.read()
         except BaseException:
             self.close()
             raise
+
+    def read(self) -> None:
+        """Read and verify the whole file."""
+        self.record, self._count, self.held_from = Record(header={}), 0, 0
+        *whole, torn = self._path.read_bytes().split(b"\n")
+        self._accept([line + b"\n" for line in whole])
+        self._count = len(whole)
+        # A line that was cut short was answered by nobody: answers follow the sync.
+        os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+
+    def keep(self) -> Kept:
+        """What to remember; the record is no longer this copy's then."""
+        releases, last = self.record.releases, self.record.charges - 1
+        self.record.releases = {last: releases[last]} if last in releases else {}
+        return Kept(self._stamp(), self._count, self.record)
 
     def follow(self, first: int, lines: bytes) -> int:
         """Add what the server says, durably; returns the charge that its last line asks for.
@@ -61,10 +101,10 @@ class LedgerCopy(LockedFile):
                 that was asked for before.
             OSError: they could not be made durable; nothing may be answered.
         """
-        if not 0 <= first <= len(self._lines):
-            raise Behind(len(self._lines))
+        if not 0 <= first <= self._count:
+            raise Behind(self._count)
         sent = lines.splitlines(keepends=True)
-        known = self._lines[first:]
+        known = self._lines_from(first)
         if sent[: len(known)] != known[: len(sent)]:
             raise LedgerError("the server's ledger says otherwise than it did before.")
         new = sent[len(known) :]
@@ -74,24 +114,23 @@ class LedgerCopy(LockedFile):
         charge = self.record.charges - 1
         if charge < 0 or charge in self.record.releases:
             raise LedgerError("the ledger's last line charges no round.")
-        if not self._lines:
+        if not self._count:
             chain.make_entry_durable(self._path)
         chain.append(self._file, b"".join(new), self._path)
-        self._lines += new
+        self._count += len(new)
         return charge
 
-    def _read(self) -> None:
-        self.record = Record(header={})
-        self._lines: list[bytes] = []
-        *whole, torn = self._path.read_bytes().split(b"\n")
-        lines = [line + b"\n" for line in whole]
-        self._accept(lines)
-        self._lines = lines
-        # A line that was cut short was answered by nobody: answers follow the sync.
-        os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+    def _lines_from(self, first: int) -> list[bytes]:
+        if first == self._count:
+            return []
+        return self._path.read_bytes().splitlines(keepends=True)[first:]
+
+    def _stamp(self) -> tuple[int, int, int]:
+        found = os.fstat(self._file)
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _accept(self, lines: list[bytes]) -> None:
-        for number, line in enumerate(lines, start=len(self._lines) + 1):
+        for number, line in enumerate(lines, start=self._count + 1):
             try:
                 if not line.endswith(b"\n"):
                     raise ChainError("not a whole line.")

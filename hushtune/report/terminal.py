@@ -16,10 +16,9 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from hushtune.methods import Settings
+from hushtune.opening import RunSession, RunSettings
 from hushtune.plain import PlainPlan
 from hushtune.report.words import console, guarantee_line, metric_text, show
-from hushtune.session import Session
 from hushtune.settling import Plan
 
 #: What clients send, by whom they trust.
@@ -39,7 +38,7 @@ class TerminalProgress:
         self._began_with = 0
         self._start: float | None = None
 
-    def started(self, session: Session, charges: int) -> None:
+    def started(self, session: RunSession, charges: int) -> None:
         """Print what is about to happen."""
         self.began(describe_session(session), session.plan.steps, charges)
 
@@ -121,7 +120,7 @@ class FederatedProgress(TerminalProgress):
         print(words, file=sys.stderr, flush=True)
 
 
-def describe_session(session: Session) -> dict[str, Any]:
+def describe_session(session: RunSession) -> dict[str, Any]:
     """The run's public facts in words."""
     moving = sum(parameter.numel() for parameter in session.parameters.values())
     federated = session.config.federated
@@ -132,11 +131,10 @@ def describe_session(session: Session) -> dict[str, Any]:
     } | describe_plan(session.config.method.name, session.plan, session.settings)
 
 
-def describe_plan(method: str, plan: Plan, settings: Settings) -> dict[str, Any]:
+def describe_plan(method: str, plan: Plan, settings: RunSettings) -> dict[str, Any]:
     """Method, steps, noise and guarantee in words."""
     rows = {
-        "method": f"{method}, {plan.directions} {settings.distribution} "
-        f"directions, {settings.estimator}, λ = {settings.perturbation_scale:g}",
+        "method": f"{method}, {settings.described(plan.directions)}",
         "steps": f"{plan.steps}, each about {plan.expected_units:.0f} of {plan.population} units "
         f"(q = {plan.sampling_probability:.4g}), learning rate {settings.learning_rate:.3g} "
         f"({settings.update})",

@@ -310,12 +310,12 @@ def test_no_round_is_spent_while_nobody_is_there(run):
 
 
 def test_an_error_at_a_client_says_nothing_of_its_data(run, monkeypatch, capsys):
-    from hushtune.federated import client as clients_
+    from hushtune import session
 
     def fail(*_: object, **__: object):
         raise RuntimeError("a private sentence")
 
-    monkeypatch.setattr(clients_, "slopes_of", fail)
+    monkeypatch.setattr(session, "slopes_of", fail)
     config, clients, told = run()
     federate(config, clients, told)
     assert told.faults

@@ -8,6 +8,7 @@ on one machine, not on every machine, so decoded updates are recorded or sent, n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hushtune.federated.codecs.base import by_row, checked_code
 from hushtune.federated.codecs.images import halvings_of, side_of, whitened
@@ -90,8 +92,7 @@ class AutoencoderCodec:
         Raises:
             ValueError: if the weights in the folder are others.
         """
-        network = Network(halvings_of(value["ratio"]), _BLOCKS, 0)
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        network = network_of(value["ratio"], load_file(folder / WEIGHTS_FILE))
         codec = cls(Prior.from_json(value["prior"]), value["ratio"], network)
         found, expected = codec.weights_sha256, value["weights_sha256"]
         require(found == expected, f"SHA-256 of {folder / WEIGHTS_FILE}", found, expected)
@@ -101,6 +102,13 @@ class AutoencoderCodec:
         images = whitened(update[None], self.prior, self.ratio)
         with torch.inference_mode():
             return self.network.encoder(images).reshape(-1).double().numpy()
+
+
+def network_of(ratio: float, weights: Mapping[str, Tensor]) -> Network:
+    """The network of a codec of this ratio, with weights that were trained before."""
+    network = Network(halvings_of(ratio), _BLOCKS, 0)
+    network.load_state_dict(dict(weights))
+    return network
 
 
 def train(

@@ -65,6 +65,16 @@ class LinearCodec:
     def dimension(self) -> int:
         return self.prior.dimension
 
+    @property
+    def energy(self) -> float:
+        """The expected squared length of a code.
+
+        Signs of the projection are random, so that on average over seeds a mean that all numbers of
+        a layer share keeps the share m/d of its squared length, as anything else does.
+        """
+        pairs = zip(self._projections, self.prior.energies, strict=True)
+        return math.fsum(projection.size * energy for projection, energy in pairs)
+
     def encode(self, updates: np.ndarray) -> np.ndarray:
         return by_row(self._project, updates, self.dimension, self.size)
 

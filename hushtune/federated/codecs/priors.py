@@ -88,6 +88,18 @@ class Prior:
         """(d,) float64 σ of every number, read-only."""
         return self._of_numbers(self.deviations)
 
+    @functools.cached_property
+    def energies(self) -> tuple[float, ...]:
+        """(L,) the expected square of a number of each layer, μ² + σ²."""
+        pairs = zip(self.means, self.deviations, strict=True)
+        return tuple(mean * mean + deviation * deviation for mean, deviation in pairs)
+
+    @property
+    def energy(self) -> float:
+        """The expected squared length of an update."""
+        pairs = zip(self.layers, self.energies, strict=True)
+        return math.fsum(layer.size * energy for layer, energy in pairs)
+
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """(count, d) float64 synthetic updates, from a public generator."""
         return self.mean + self.deviation * rng.standard_normal((count, self.dimension))
