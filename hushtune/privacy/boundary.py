@@ -31,10 +31,14 @@ from opendp.measurements import make_gaussian, make_laplace
 from opendp.metrics import l1_distance, l2_distance
 from opendp.mod import enable_features
 
+from hushtune.privacy.exact_sums import column_sums, sums_of_magnitudes, sums_of_squares
 from hushtune.privacy.plan import Combine, PrivacyPlan
 
 #: Adds noise to exact integer sums; replaced in tests only.
 AddNoise = Callable[[list[int]], list[int]]
+
+#: Numbers that are clipped at a time, unless a row has more.
+_CLIPPED_TOGETHER = 2**16
 
 #: Sums are cut off at ± this, the largest int64.
 _LARGEST = 2**63 - 1
@@ -110,6 +114,16 @@ def clip_to_grid(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
     The float64 part decides only *which* admissible integers stand for a unit. That they are
     admissible is checked at the end without floating point; a row that fails becomes zero.
     """
+    integers = np.empty(per_unit.shape, dtype=np.int64)
+    # Rows have nothing to do with each other; some at a time stay in the processor's cache.
+    rows = max(1, _CLIPPED_TOGETHER // max(1, per_unit.shape[1]))
+    for start in range(0, len(per_unit), rows):
+        integers[start : start + rows] = _clipped(per_unit[start : start + rows], plan)
+    return integers
+
+
+def _clipped(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
+    """`clip_to_grid` of some rows."""
     finite = np.where(np.isfinite(per_unit), per_unit, 0.0)
     # Dividing by the largest entry first keeps the squares from overflowing.
     largest = np.abs(finite).max(axis=1, keepdims=True, initial=0.0)
@@ -132,7 +146,11 @@ def clip_to_grid(per_unit: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
 
 def _admitted(integers: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
     """(units,) bool: which rows are within the sensitivity, by integer arithmetic."""
-    return np.array([plan.admits(row) for row in integers.tolist()], dtype=bool)
+    if plan.mechanism == "gaussian":
+        lengths, longest = sums_of_squares(integers), plan.sensitivity**2
+    else:
+        lengths, longest = sums_of_magnitudes(integers), plan.sensitivity
+    return np.array([length <= longest for length in lengths], dtype=bool)
 
 
 def exact_sum(bounded: np.ndarray) -> list[int]:
@@ -142,7 +160,7 @@ def exact_sum(bounded: np.ndarray) -> list[int]:
     the declared population, and a sum that wraps around would differ by 2^64 between neighbours.
     Cutting off is monotone and moves no two values apart.
     """
-    return [max(-_LARGEST, min(_LARGEST, sum(column))) for column in bounded.T.tolist()]
+    return [max(-_LARGEST, min(_LARGEST, total)) for total in column_sums(bounded)]
 
 
 def exact_noise(plan: PrivacyPlan) -> AddNoise:

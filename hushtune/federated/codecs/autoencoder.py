@@ -2,8 +2,8 @@
 
 It sees an update whitened by the prior's means and deviations, which stay what they are, as a
 square image padded with zeros. Nothing of a real update can reach the training: `train` takes a
-prior and public numbers. The network computes in float32; its results are the same for every call
-on one machine, not on every machine, so decoded updates are recorded or sent, not recomputed.
+prior and public numbers. Training is the same for every call on one machine, not on every machine;
+the weights are kept, and what they encode and decode is the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hushtune.federated.codecs.base import by_row, checked_code
+from hushtune.federated.codecs.exact import forward
 from hushtune.federated.codecs.images import halvings_of, side_of, whitened
 from hushtune.federated.codecs.network import Network
 from hushtune.federated.codecs.priors import Prior
@@ -29,6 +30,9 @@ from hushtune.privacy.plan import require
 WEIGHTS_FILE = "autoencoder.safetensors"
 
 _BLOCKS = 2
+
+#: Sides of the patches that the network is trained on, at most.
+_PATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +70,9 @@ class AutoencoderCodec:
 
     def decode(self, code: np.ndarray, noise: float) -> np.ndarray:
         """(d,) float64 as in `Codec.decode`; what noise the code has makes no difference."""
-        latent = torch.tensor(checked_code(code, noise, self.size), dtype=torch.float32)
         side = int(side_of(self.prior.dimension, self.ratio) * 2.0 ** -halvings_of(self.ratio))
-        with torch.inference_mode():
-            image = self.network.decoder(latent.reshape(1, -1, side, side))
-        numbers = image.reshape(-1)[: self.dimension].double().numpy()
+        latent = checked_code(code, noise, self.size).reshape(-1, side, side)
+        numbers = forward(self.network.decoder, latent).reshape(-1)[: self.dimension]
         return self.prior.mean + self.prior.deviation * numbers
 
     def save(self, folder: Path) -> None:
@@ -99,9 +101,8 @@ class AutoencoderCodec:
         return codec
 
     def _encode(self, update: np.ndarray) -> np.ndarray:
-        images = whitened(update[None], self.prior, self.ratio)
-        with torch.inference_mode():
-            return self.network.encoder(images).reshape(-1).double().numpy()
+        image = whitened(update[None], self.prior, self.ratio)[0]
+        return forward(self.network.encoder, image).reshape(-1)
 
 
 def network_of(ratio: float, weights: Mapping[str, Tensor]) -> Network:
@@ -136,9 +137,12 @@ def train(
     network = Network(halvings_of(ratio), _BLOCKS, seed)
     rng = generator(seed, "training of the auto-encoder")
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    side = min(side_of(prior.dimension, ratio), _PATCH)
     for _ in range(steps):
-        images = whitened(prior.draw(rng, batch), prior, ratio)
-        difference = (network(images) - images).reshape(batch, -1)[:, : prior.dimension]
+        # A whitened draw is independent standard normal numbers, whatever the prior; what a
+        # convolution learns of them it learns from a patch.
+        images = torch.from_numpy(rng.standard_normal((batch, 1, side, side))).float()
+        difference = network(images) - images
         optimizer.zero_grad()
         difference.square().mean().backward()
         optimizer.step()

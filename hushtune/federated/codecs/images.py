@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hushtune.federated.codecs.priors import Prior
 from hushtune.privacy.plan import require
 
 
-def whitened(updates: np.ndarray, prior: Prior, ratio: float) -> Tensor:
-    """(n, 1, s, s) float32, from (n, d): mean 0 and variance 1 under the prior, then zeros."""
+def whitened(updates: np.ndarray, prior: Prior, ratio: float) -> np.ndarray:
+    """(n, 1, s, s) float64, from (n, d): mean 0 and variance 1 under the prior, then zeros."""
     side = side_of(prior.dimension, ratio)
-    images = torch.zeros(len(updates), side * side)
-    images[:, : prior.dimension] = torch.from_numpy((updates - prior.mean) / prior.deviation)
+    images = np.zeros((len(updates), side * side))
+    images[:, : prior.dimension] = (updates - prior.mean) / prior.deviation
     return images.reshape(-1, 1, side, side)
 
 
