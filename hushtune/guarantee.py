@@ -62,6 +62,7 @@ def describe_guarantee(record: Record) -> dict[str, Any]:
         ],
         **_search(plan),
         **_federated(header),
+        **_coded(header, plan),
         "accountant": accounting.ACCOUNTANT if plan.search is None else ACCOUNTANT_OF_SEARCH,
         "accountant_version": accounting.ACCOUNTANT_VERSION,
         **steps,
@@ -83,6 +84,18 @@ def _federated(header: dict[str, Any]) -> dict[str, Any]:
     if not federated.get("clients"):
         return {}
     return {"federated": {key: federated[key] for key in ("clients", "level", "trust")}}
+
+
+def _coded(header: dict[str, Any], plan: PrivacyPlan) -> dict[str, Any]:
+    """What a run of coded updates releases, and what other accountants say of the same rounds."""
+    settings = header.get("settings", {})
+    if "codec" not in settings:
+        return {}
+    beside = accounting.shown_beside([plan.phase], plan.delta, adjacency=plan.adjacency)
+    return {
+        "codes": {key: settings[key] for key in ("codec", "dimension", "size", "moment_rounds")},
+        "epsilon_beside": {name: beside[name] for name in ("gdp", "rdp")},
+    }
 
 
 def _trusted(header: dict[str, Any]) -> list[str]:

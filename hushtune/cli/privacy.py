@@ -154,6 +154,7 @@ def _show(guarantee: dict) -> None:
             "mechanism": f"{guarantee['mechanism']}, noise multiplier "
             f"{guarantee['noise_multiplier']:.4g}, q = {guarantee['sampling_probability']:.4g}",
             "ε of groups": groups,
+            "beside": _beside(guarantee.get("epsilon_beside")),
             "accountant": f"{guarantee['accountant']} {guarantee['accountant_version']}",
             **head,
         },
@@ -161,6 +162,14 @@ def _show(guarantee: dict) -> None:
     console.print("not covered:")
     for sentence in guarantee["exclusions"]:
         console.print(f"  - {sentence}")
+
+
+def _beside(beside: dict | None) -> str | None:
+    """What other accountants say; the stated ε is what counts."""
+    if beside is None:
+        return None
+    gdp = "none where clients sample" if beside["gdp"] is None else rounded_up(beside["gdp"])
+    return f"by Gaussian DP {gdp}, by Rényi DP {rounded_up(beside['rdp'])} (informational)"
 
 
 def _search(search: dict | None) -> str | None:

@@ -33,7 +33,10 @@ def check_federated(config: Config) -> None:
         federated.least_replies,
         f"from 1 to federated.clients, {federated.clients}",
     )
-    for key in ("timeout", "examples", "heterogeneity"):
+    for key in ("moment_rounds", "local_batch"):
+        value = getattr(federated, key)
+        require(value >= 1, f"federated.{key}", value, "1 or more")
+    for key in ("timeout", "examples", "heterogeneity", "local_learning_rate"):
         value = getattr(federated, key)
         require(0 < value < math.inf, f"federated.{key}", value, "positive and finite")
     check_settings(config)
@@ -41,7 +44,7 @@ def check_federated(config: Config) -> None:
         method.name not in ("mezo", "dp-sgd"),
         "method.name",
         method.name,
-        "dp-aggzo, dp-zo or dpzero where data is federated",
+        "dp-aggzo, dp-zo, dpzero or dr-encoder where data is federated",
     )
     require(
         ":" not in config.task.objective,

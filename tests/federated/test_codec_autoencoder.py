@@ -19,6 +19,7 @@ from hushtune.federated.codecs import (
     train,
 )
 from hushtune.federated.codecs.autoencoder import WEIGHTS_FILE
+from hushtune.federated.codecs.images import whitened
 
 PRIOR = Prior((Layer("a", 200), Layer("b", 50)), (0.5, 0.0), (1.0, 0.125))
 
@@ -95,3 +96,17 @@ def test_weights_other_than_those_that_are_named_are_refused(tmp_path: Path) -> 
         codec_from_json(codec.to_json(), tmp_path)
     with pytest.raises(ValueError, match="with a folder"):
         codec_from_json(codec.to_json())
+
+
+@pytest.mark.parametrize("ratio", [1 / 2, 1 / 8])
+def test_the_forward_pass_in_one_order_is_that_of_the_network(ratio):
+    codec = train(PRIOR, ratio, 0, steps=5)
+    update = PRIOR.draw(np.random.default_rng(0), 1)
+    images = torch.from_numpy(whitened(update, PRIOR, ratio)).float()
+    with torch.no_grad():
+        code = codec.network.encoder(images)
+        image = codec.network.decoder(code).reshape(-1)[: PRIOR.dimension].double().numpy()
+    found = codec.encode(update[0])
+    np.testing.assert_allclose(found, code.reshape(-1).numpy(), atol=1e-5)
+    expected = PRIOR.mean + PRIOR.deviation * image
+    np.testing.assert_allclose(codec.decode(found, 0.0), expected, atol=1e-5)

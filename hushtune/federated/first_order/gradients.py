@@ -92,12 +92,22 @@ class LocalTraining:
 
 
 def contributions(
-    gradients: ExampleGradients, data: LabelledText, settings: CodedSettings, encode: Encode
+    gradients: ExampleGradients,
+    data: LabelledText,
+    settings: CodedSettings,
+    encode: Encode,
+    *,
+    by_client: bool,
 ) -> Slopes:
     """What a round asks for: from sampled units to (rows, K) numbers and the unit of each row.
 
-    Where a client is the unit, there is one row: its own training on all rows, in an order that it
-    draws for itself.
+    Args:
+        gradients: of the data's rows.
+        data: the text.
+        settings: of the run.
+        encode: makes of an update what the boundary gets.
+        by_client: whether the client is the unit of privacy, as the boundary takes it. There is one
+            row then: its own training on all rows, in an order that it draws for itself.
     """
 
     def of_examples(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,4 +125,4 @@ def contributions(
         rows = np.random.default_rng().permutation(data.rows_of(units))
         return encode(training.of_rows(rows), charge)[None], np.zeros(1, dtype=np.int64)
 
-    return of_client if settings.by_client else of_examples
+    return of_client if by_client else of_examples

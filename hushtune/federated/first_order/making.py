@@ -29,7 +29,7 @@ from hushtune.federated.first_order.settings import CodedSettings
 _COMPRESSION = 8.0
 
 #: Steps of an auto-encoder's training.
-_TRAINING_STEPS = 300
+_TRAINING_STEPS = 2000
 
 #: Draws from which the length of an auto-encoder's codes is told.
 _DRAWS = 16

@@ -36,6 +36,7 @@ from hushtune.federated.first_order.settings import (
 from hushtune.models.load import LoadedModel
 from hushtune.models.reached import reached
 from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.rounds import RoundTerms
 from hushtune.privacy.steps import Slopes, prepared
 from hushtune.probe import dummy_data
 from hushtune.session import VERSIONED, load_base, load_moving, pack_label_vectors
@@ -98,7 +99,8 @@ class CodedSession:
     def slopes(self, data: LabelledText, update: CodedUpdate) -> Slopes:
         """What a round asks for of `data`, where the parameters are; see `contributions`."""
         gradients = prepared(lambda: ExampleGradients(self.loaded.readout, self.parameters, data))
-        return contributions(gradients, data, self.settings, update.encode)
+        by_client = RoundTerms.of(self.header).by_client
+        return contributions(gradients, data, self.settings, update.encode, by_client=by_client)
 
     def require_isolation(self) -> None:
         """Nothing to try: an example's gradient is computed alone."""

@@ -32,7 +32,6 @@ class CodedSettings:
         update: what moves the parameters along a decoded update, "adam" or "sgd".
         learning_rate: η of the server's first step.
         schedule: "constant" or "linear".
-        by_client: whether a client's own training is the update, and not an example's gradient.
         local_learning_rate: η of a client's own steps.
         local_batch: examples of one of these.
     """
@@ -45,7 +44,6 @@ class CodedSettings:
     update: Literal["adam", "sgd"]
     learning_rate: float
     schedule: Literal["constant", "linear"]
-    by_client: bool
     local_learning_rate: float
     local_batch: int
 
@@ -109,7 +107,6 @@ def settings_of(config: Config, *, dimension: int, size: int) -> CodedSettings:
         if method.learning_rate == "auto"
         else method.learning_rate,
         schedule="linear" if method.schedule == "auto" else method.schedule,
-        by_client=federated.by_client,
         local_learning_rate=federated.local_learning_rate,
         local_batch=federated.local_batch,
     )
