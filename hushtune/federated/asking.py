@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hushtune.config import Config
-from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Answer, Clients
+from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Answer, Clients, packed
 from hushtune.privacy.lines import LedgerLines
 from hushtune.privacy.rounds import Rounds
 
@@ -83,7 +83,7 @@ def shares(
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.
     for _ in range(2):
-        asked_for = {first: lines.since(first) for first in set(again.values())}
+        asked_for = {first: packed(lines.since(first)) for first in set(again.values())}
         questions = {
             client: {"first": first, "lines": asked_for[first]} for client, first in again.items()
         }

@@ -19,7 +19,7 @@ import numpy as np
 
 from hushtune import opening
 from hushtune.config import Config, ConfigError, from_values
-from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
+from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, unpacked
 from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
@@ -113,7 +113,7 @@ class Client:
     def _round(self, first: int, lines: bytes) -> dict[str, Any]:
         copies, name = self._work.copies, self._owner.name
         with LedgerCopy(self._owner.folder / "ledger.jsonl", copies.pop(name, None)) as copy:
-            charge = copy.follow(first, lines)
+            charge = copy.follow(first, unpacked(lines))
             header = copy.record.header
             self._require_allowed(header)
             session = self._at(copy)

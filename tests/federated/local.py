@@ -11,7 +11,7 @@ import numpy as np
 
 from hushtune.config import Config, from_values
 from hushtune.federated.client import AtWork, Client, Owner, partition
-from hushtune.federated.messages import ROUND, Answer
+from hushtune.federated.messages import ROUND, Answer, unpacked
 from hushtune.tasks.data import LabelledText, read_labelled_text
 
 LABELS = {"negative": "it was terrible", "positive": "it was great"}
@@ -78,7 +78,7 @@ class LocalClients:
             answer = self._clients[client].answer(kind, content)
             spoil = None
             if kind == ROUND and "known" not in answer:
-                charge = content["lines"].count(b'"charge"') + content["first"]
+                charge = unpacked(content["lines"]).count(b'"charge"') + content["first"]
                 number = len(self.asked.setdefault(client, []))
                 self.asked[client].append(charge)
                 spoil = self.spoils.get((client, number))

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from local import LocalClients, Told, configuration
 
+from hushtune.federated import messages
 from hushtune.federated.group import TooFewClients
+from hushtune.federated.messages import packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.privacy import ledger as ledgers
@@ -327,3 +329,17 @@ def test_a_run_folder_is_of_one_run(run, encoder_folder, reviews, tmp_path):
     federate(config, clients, told)
     with pytest.raises(LedgerError, match="federated"):
         federate(configuration(encoder_folder, reviews, tmp_path, trust="nobody"), clients, told)
+
+
+@pytest.mark.parametrize("sent", [b"", b"{}\n", packed(b"lines\n")[:-1]])
+def test_lines_that_cannot_be_unpacked_are_refused(sent):
+    with pytest.raises(LedgerError, match="can be read"):
+        unpacked(sent)
+
+
+def test_lines_are_unpacked_as_they_were_and_not_without_end(monkeypatch):
+    assert unpacked(packed(b"one\ntwo\n")) == b"one\ntwo\n"
+    monkeypatch.setattr(messages, "_MOST_BYTES", 100)
+    assert unpacked(packed(b"a" * 100)) == b"a" * 100
+    with pytest.raises(LedgerError, match="can be read"):
+        unpacked(packed(b"a" * 101))

@@ -110,3 +110,40 @@ def test_a_line_that_was_cut_short_was_answered_by_nobody(told, path):
 def test_one_process_at_a_time_answers(told, path):
     with LedgerCopy(path), pytest.raises(LedgerError, match="another process answers"):
         LedgerCopy(path)
+
+
+def test_a_process_goes_on_with_what_it_remembers(told, path):
+    lines = told()
+    with LedgerCopy(path) as copy:
+        assert copy.follow(0, b"".join(lines[:2])) == 0
+        kept = copy.keep()
+    with LedgerCopy(path, kept) as copy:
+        assert copy.record is kept.record
+        assert copy.follow(2, b"".join(lines[2:])) == 1
+        assert copy.record.releases == {0: (5,)}
+        assert copy.held_from == 0
+        kept = copy.keep()
+        assert kept.record.releases == {}  # of charges before the last one nothing is remembered
+    with LedgerCopy(path, kept) as copy:
+        assert copy.held_from == 1
+        for first in (0, 2, 4):
+            with pytest.raises(LedgerError, match="asked for before"):
+                copy.follow(first, b"".join(lines[first:]))
+        with pytest.raises(LedgerError, match="otherwise"):
+            copy.follow(0, b"".join(told(6)))
+        copy.read()
+        assert copy.held_from == 0
+        assert copy.record.releases == {0: (5,)}
+
+
+def test_what_is_remembered_of_another_file_is_not_used(told, path):
+    lines = told()
+    with LedgerCopy(path) as copy:
+        copy.follow(0, b"".join(lines[:2]))
+        kept = copy.keep()
+    follow(path, 2, lines[2:])
+    with LedgerCopy(path, kept) as copy:
+        assert copy.record.charges == 2
+    path.unlink()
+    with LedgerCopy(path, kept) as copy, pytest.raises(Behind):
+        copy.follow(2, b"".join(lines[2:]))

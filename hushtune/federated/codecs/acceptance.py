@@ -45,7 +45,7 @@ def cosine_on_draws(
     origin = prior.mean if centred else 0.0
     for place in range(count):
         update = prior.draw(rng, 1)[0]
-        cosines[place] = _cosine(update - origin, codec.decode(codec.encode(update), 0.0) - origin)
+        cosines[place] = cosine(update - origin, codec.decode(codec.encode(update), 0.0) - origin)
     return cosines
 
 
@@ -77,7 +77,7 @@ def require_accepted(codec: Codec, prior: Prior, *, seed: Seed = 0, count: int =
             )
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
     """0 where one of them is zero; written so that no BLAS decides the last bits."""
     lengths = math.sqrt((one * one).sum()) * math.sqrt((other * other).sum())
     return float((one * other).sum()) / lengths if lengths > 0 else 0.0
