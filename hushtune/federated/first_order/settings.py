@@ -11,7 +11,7 @@ from hushtune.config import Config, ConfigError
 _CLIP_FACTOR = 0.25
 
 #: Steps of the server.
-_LEARNING_RATE = {"adam": 0.02, "sgd": 1.0}
+_LEARNING_RATE = {"adam": 0.005, "sgd": 1.0}
 
 #: Expected units a round as a share of all, where examples are units.
 _SHARE = 0.04
