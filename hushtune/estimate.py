@@ -42,7 +42,27 @@ class Estimate(NamedTuple):
     kept_outputs: bool
 
 
-def estimate(session: Session, *, evaluation_rows: int = 0) -> Estimate:
+class Load(NamedTuple):
+    """What one machine computes of a run.
+
+    Attributes:
+        units: that it holds.
+        rows: expected in a step.
+        steps: of the run.
+    """
+
+    units: float
+    rows: float
+    steps: int
+
+    @property
+    def ever_sampled(self) -> float:
+        """Units that are expected to be sampled at least once."""
+        probability = min(1.0, self.rows / max(self.units, 1.0))
+        return self.units * (1 - (1 - probability) ** self.steps)
+
+
+def estimate(session: Session, *, evaluation_rows: int = 0, load: Load | None = None) -> Estimate:
     """Time a few micro-batches of dummy text and scale them up; no private data is needed.
 
     The private texts are taken to be about as long as the dummy ones. Peak memory is that of this
@@ -51,28 +71,30 @@ def estimate(session: Session, *, evaluation_rows: int = 0) -> Estimate:
 
     Args:
         evaluation_rows: rows of the public evaluation data.
+        load: of this machine; all of the run, if it is left out.
     """
     loaded_mib = peak_memory()
     forget_peak()
     probe, plan, settings = session.probe, session.plan, session.settings
     assert probe is not None, "a resumed session has no probe"
+    load = load or Load(plan.population, plan.expected_units, plan.steps)
     batches = list(probe.task.micro_batches(np.arange(probe.task.rows)))
     passes = moves(settings.estimator, plan.directions, settings.perturbation_scale)
     if isinstance(probe.losses, HeadLosses):
-        seconds = _head_seconds(session, probe.losses, batches, passes)
+        seconds = _head_seconds(session, probe.losses, batches, passes, load)
         # Every text's features are a tensor of their own.
         width = session.parameters[LABEL_VECTORS].shape[1]
-        kept = (plan.population + evaluation_rows) * (4 * width + 1024)
+        kept = (load.units + evaluation_rows) * (4 * width + 1024)
         keeps = False
     else:
-        seconds = _moved_seconds(session, probe.losses, batches, passes)
-        kept = min(probe.losses.kept.bytes / probe.task.rows * plan.population, room())
+        seconds = _moved_seconds(session, probe.losses, batches, passes, load)
+        kept = min(probe.losses.kept.bytes / probe.task.rows * load.units, room())
         keeps = kept > 0
         if session.objective is None or not session.objective.writes:
             _run_every_shape(session, probe.losses, passes)
     # Compiles what an update needs; zeros move nothing.
     session.update().apply(PROBE_CHARGE, [0] * plan.directions)
-    texts = (plan.population + evaluation_rows) * _bytes_a_text(session)
+    texts = (load.units + evaluation_rows) * _bytes_a_text(session)
     on_top = int(kept + texts) >> 20
     return Estimate(seconds, max(loaded_mib, peak_memory() + on_top), peak_gpu_memory(), keeps)
 
@@ -102,16 +124,20 @@ def _bytes_a_text(session: Session) -> float:
 
 
 def _moved_seconds(
-    session: Session, losses: MovedLosses, batches: list[MicroBatch], passes: list[Move]
+    session: Session,
+    losses: MovedLosses,
+    batches: list[MicroBatch],
+    passes: list[Move],
+    load: Load,
 ) -> float:
     """Frozen layers run once a step, or once and for all where what they return is kept."""
-    plan, probe = session.plan, session.probe
+    probe = session.probe
     assert probe is not None
     encoded = 0.0
     if session.keeps_outputs():
         losses.keep(np.arange(probe.task.rows), room())
         encoding = _mean_seconds(lambda batch: losses.frozen_outputs(batch.inputs), batches)
-        encoded = encoding * _micro_batches(session, batches, plan.population)
+        encoded = encoding * _micro_batches(session, batches, load.units)
 
     def mean_seconds(some: list[Move]) -> float:
         return _mean_seconds(
@@ -130,25 +156,28 @@ def _moved_seconds(
         two = mean_seconds(more)
         each = max(two - one, 0.0) / max(1, len(more) - len(few))
         per_batch = one + each * (len(passes) - len(few))
-    per_step = per_batch * _micro_batches(session, batches, plan.expected_units)
-    return encoded + plan.steps * (per_step + _OVERHEAD)
+    per_step = per_batch * _micro_batches(session, batches, load.rows)
+    return encoded + load.steps * (per_step + _OVERHEAD)
 
 
 def _head_seconds(
-    session: Session, losses: HeadLosses, batches: list[MicroBatch], passes: list[Move]
+    session: Session,
+    losses: HeadLosses,
+    batches: list[MicroBatch],
+    passes: list[Move],
+    load: Load,
 ) -> float:
     """Every text is encoded once, when it is first sampled; then a block takes its products."""
-    plan, probe = session.plan, session.probe
+    probe = session.probe
     assert probe is not None
     encoding = _mean_seconds(lambda batch: probe.task.features(batch.inputs), batches)
     whole = _mean_seconds(
         lambda batch: losses.of_inputs(batch.inputs, passes, charge=PROBE_CHARGE), batches
     )
     block = max(whole - encoding, 0.0)
-    ever_sampled = plan.population * (1 - (1 - plan.sampling_probability) ** plan.steps)
-    blocks = math.ceil(plan.expected_units / BLOCK_ROWS)
-    encoded = encoding * _micro_batches(session, batches, ever_sampled)
-    return encoded + plan.steps * (blocks * block + _OVERHEAD)
+    blocks = math.ceil(load.rows / BLOCK_ROWS)
+    encoded = encoding * _micro_batches(session, batches, load.ever_sampled)
+    return encoded + load.steps * (blocks * block + _OVERHEAD)
 
 
 def _micro_batches(session: Session, batches: list[MicroBatch], rows: float) -> float:

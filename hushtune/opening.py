@@ -82,13 +82,18 @@ class RunSettings(Protocol):
         ...
 
 
-def begin(config: Config, *, units: int) -> RunSession:
-    """A new session, of the kind that the method needs; raises what it raises."""
+def begin(config: Config, *, units: int, try_isolation: bool = True) -> RunSession:
+    """A new session, of the kind that the method needs; raises what it raises.
+
+    Args:
+        units: as for `hushtune.session.begin`.
+        try_isolation: likewise.
+    """
     if config.method.name == _CODED:
         from hushtune.federated.first_order import session as coded
 
         return coded.begin(config, units=units)
-    return sessions.begin(config, units=units)
+    return sessions.begin(config, units=units, try_isolation=try_isolation)
 
 
 def resume(header: dict[str, Any], *, model: str | None = None) -> RunSession:

@@ -18,6 +18,10 @@ _HOMES = {"cpu": "host memory", "disk": "the checkpoint's files"}
 def run(arguments: Sequence[str]) -> int:
     """Show noise, ε, expected time and memory; the data's rows are counted and nothing else."""
     config, as_json = parse_run("plan", arguments)
+    if config.federated.clients:
+        from hushtune.cli import plan_federated
+
+        return plan_federated.run(config, as_json=as_json)
     from hushtune import config as configuration
     from hushtune import session as sessions
     from hushtune.estimate import estimate
@@ -46,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     tokens = max(shape.rows * (shape.length + added) * sequences for shape in session.shapes)
     directions_a_pass = max(shape.directions for shape in session.shapes)
     offload = config.model.offload
-    curve = _curve(plan) if isinstance(plan, PrivacyPlan) else []
+    curve = curve_of(plan) if isinstance(plan, PrivacyPlan) else []
     result: dict[str, Any] = {
         "noise_multiplier": getattr(plan, "noise_multiplier", None),
         "sampling_probability": plan.sampling_probability,
@@ -127,7 +131,7 @@ def _needed(config: Config) -> int | None:
     return of_model.peak(1024 if tokens == "auto" else tokens)
 
 
-def _curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
+def curve_of(plan: PrivacyPlan) -> list[tuple[int, float]]:
     """ε after one step and after each quarter of the plan."""
     points = sorted({1, *(max(1, plan.steps * part // 4) for part in range(1, 5))})
     return [(steps, plan.epsilon(steps)) for steps in points]

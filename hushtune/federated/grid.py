@@ -11,7 +11,7 @@ from typing import Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 
@@ -71,6 +71,25 @@ class GridClients:
                 return
             if waiting:
                 time.sleep(_LOOK)
+
+
+def bytes_of(content: Mapping[str, Any], kind: str) -> int:
+    """Of a message with this content, as it is serialised, outside of a Flower run."""
+    # Numbers and names as long as those that a SuperLink gives.
+    metadata = Metadata(
+        run_id=2**63,
+        message_id="",
+        src_node_id=2**63,
+        dst_node_id=2**63,
+        reply_to_message_id="0" * 64,
+        group_id="",
+        created_at=time.time(),
+        ttl=600.0,
+        message_type=kind,
+    )
+    record = RecordDict({RECORD: ConfigRecord(dict(content))})
+    message: Any = Message  # what Flower itself makes messages with is not in its types
+    return message_to_proto(message(record, metadata=metadata)).ByteSize()
 
 
 def _content(reply: Message) -> Mapping[str, Any] | None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
-from local import configuration, without
+from commands import command, refusal
+from local import LocalClients, Told, configuration, without
 
 from hushtune.cli import main
+from hushtune.cli.arguments import parse_run
 from hushtune.config import ConfigError
 from hushtune.config.federated_checks import check_federated
 from hushtune.federated.apps import _owner, write_app
+from hushtune.federated.grid import bytes_of
+from hushtune.federated.messages import ROUND
+from hushtune.federated.server import federate
 
 
 def test_a_run_of_some_clients_is_accepted(tmp_path: Path):
@@ -67,7 +73,7 @@ def test_comparison_methods_are_not_federated(tmp_path: Path):
         check_federated(dataclasses.replace(config, method=method, privacy=privacy))
 
 
-@pytest.mark.parametrize("command", ["train", "plan"])
+@pytest.mark.parametrize("command", ["train"])
 def test_other_commands_say_where_it_is_run(command, run_arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, *run_arguments, "--federated.clients", "3"])
@@ -102,3 +108,77 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
             _owner({name: value for name, value in said.items() if name != missing})
     with pytest.raises(ConfigError, match="trust that is not known"):
         _owner(said | {"trust": "everybody"})
+
+
+PLANNED = {
+    "zeroth-order": {},
+    "by client": {"federated.level": "client", "method.batch": "auto"},
+    "coded": {
+        "method.name": "dr-encoder",
+        "method.directions": "auto",
+        "model.tune": "lora",
+        "federated.trust": "nobody",
+    },
+}
+
+
+def flags(run_arguments: list[str], settings: dict[str, str]) -> list[str]:
+    """The flags with some values in place of others; the later of two counts."""
+    settings = {"federated.clients": "3"} | settings
+    given = list(run_arguments)
+    for key, value in settings.items():
+        if f"--{key}" in given:
+            given[given.index(f"--{key}") + 1] = value
+        else:
+            given += [f"--{key}", value]
+    return given
+
+
+@pytest.mark.parametrize("kind", PLANNED)
+def test_a_federated_run_is_planned(kind, run_arguments, capsys):
+    arguments = flags(run_arguments, PLANNED[kind])
+    found = command(capsys, "plan", *arguments)
+    assert found["clients"] == 3
+    assert found["trust"] == ("nobody" if kind == "coded" else "server")
+    assert found["epsilon"] == found["epsilon_after_steps"][-1][1] <= 4.0
+    assert found["expected_seconds"] > 0
+    assert found["expected_seconds_of_a_simulation"] >= found["expected_seconds"]
+    assert found["expected_peak_mib"] > 0
+    rows = 20 if kind == "by client" else found["sampling_probability"] * 60 / 3
+    assert found["rows_of_a_client_a_round"] == pytest.approx(rows)
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", *arguments])
+    assert not exit_.value.code
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "in a simulation here" in shown
+    assert "back" in shown
+
+
+@pytest.mark.parametrize("kind", ["zeroth-order", "coded"])
+def test_planned_bytes_are_those_of_a_run(kind, run_arguments, reviews, tmp_path, capsys):
+    arguments = flags(run_arguments, PLANNED[kind])
+    found = command(capsys, "plan", *arguments)
+    config = parse_run("federate", arguments)[0]
+    sent: dict[str, list[int]] = {"to": [], "back": []}
+
+    class Counted(LocalClients):
+        def ask(self, kind, contents, *, seconds):
+            for answer in super().ask(kind, contents, seconds=seconds):
+                if kind == ROUND:
+                    sent["to"].append(bytes_of(contents[answer.client], kind))
+                    sent["back"].append(bytes_of(answer.content, kind))
+                yield answer
+
+    federate(config, Counted(reviews, config, tmp_path), Told())
+    later = slice(3, None)  # the first round sends the header too
+    of_a_run = {key: np.mean(each[later]) for key, each in sent.items()}
+    assert of_a_run["to"] == pytest.approx(found["bytes_to_client_a_round"], rel=0.05)
+    assert of_a_run["back"] == pytest.approx(found["bytes_from_client_a_round"], rel=0.05)
+
+
+def test_of_data_that_is_elsewhere_somebody_has_to_say_how_much_there_is(run_arguments, capsys):
+    arguments = flags(run_arguments, {"data.train": "what each client calls it"})
+    assert "data.population" in refusal(capsys, "plan", *arguments)
+    found = command(capsys, "plan", *arguments, "--data.population", "90")
+    expected = found["sampling_probability"] * 90 / 3
+    assert found["rows_of_a_client_a_round"] == pytest.approx(expected)
