@@ -108,8 +108,8 @@ class Deployment:
             f'root-certificates = "{folder / "ca.pem"}"\n'
         )
 
-    def superlink(self) -> None:
-        """Start the server's side and wait until it can be asked."""
+    def superlink(self) -> subprocess.Popen[bytes]:
+        """Start the server's side, or start it again, and wait until it can be asked."""
         link = self._start(
             "superlink",
             [
@@ -122,6 +122,8 @@ class Deployment:
                 "server.key",
                 "--enable-supernode-auth",
                 "--disable-runtime-dependency-installation",
+                "--database",
+                "superlink.db",
                 "--host",
                 "127.0.0.1",
                 "--port",
@@ -133,6 +135,7 @@ class Deployment:
             assert link.poll() is None, self.said("superlink")
             assert time.monotonic() < until, self.said("superlink")
             time.sleep(0.2)
+        return link
 
     def register(self, name: str) -> None:
         """Make the key of a node known to the SuperLink."""
@@ -181,6 +184,23 @@ class Deployment:
         """Such as finished:completed."""
         told = json.loads(self.flwr("list", "here", "--run-id", str(run), "--format", "json"))
         return str(told["runs"][0]["status"])
+
+    def processes_of(self, name: str) -> list[int]:
+        """Processes whose command has this name and whose Flower home is this deployment's."""
+        home = f"FLWR_HOME={self.environment['FLWR_HOME']}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes().split(b"\0")[:2]
+                mine = home in (folder / "environ").read_bytes().split(b"\0")
+                if mine and name in {Path(os.fsdecode(each)).name for each in command}:
+                    found.append(int(folder.name))
+        return found
+
+    def process_of(self, name: str) -> int:
+        """The one process whose command has this name."""
+        (process,) = self.processes_of(name)
+        return process
 
     def said(self, name: str) -> str:
         """What a process has printed."""
