@@ -194,7 +194,7 @@ def test_a_model_without_a_finite_loss_is_refused(
         ("--method.steps", "Missing value for argument '--method.steps'."),
         (
             "--method.name adam",
-            "Expected one of ('dp-aggzo', 'dp-zo', 'dpzero', 'mezo', 'dp-sgd').",
+            "Expected one of ('dp-aggzo', 'dp-zo', 'dpzero', 'mezo', 'dp-sgd', 'dr-encoder').",
         ),
         ("--task.labels negative", "Accepted: --task.labels [STR STR [STR STR ...]]."),
     ],

@@ -22,11 +22,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SETTINGS = """
     data.choices data.combine data.completion data.eval data.identity data.label
     data.max_completion_length data.max_length data.messages data.population data.prompt data.second
-    data.text data.train data.unit eval_every federated.clients federated.examples
-    federated.heterogeneity federated.least_replies federated.level federated.timeout
-    federated.trust method.batch method.clip_norm method.directions
-    method.distribution method.optimizer
-    method.estimator method.learning_rate method.micro_batch_tokens method.name
+    data.text data.train data.unit eval_every federated.clients federated.codec
+    federated.compression federated.examples federated.heterogeneity federated.least_replies
+    federated.level federated.local_batch federated.local_learning_rate federated.moment_rounds
+    federated.prior federated.timeout federated.trust method.batch method.clip_norm
+    method.directions method.distribution method.optimizer method.estimator
+    method.learning_rate method.micro_batch_tokens method.name
     method.perturbation_scale method.schedule method.steps method.update model.dtype
     model.lora.alpha model.lora.dtype model.lora.r model.lora.target_modules model.name
     model.offload model.quantise model.tune model.virtual_tokens output

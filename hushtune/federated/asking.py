@@ -11,7 +11,7 @@ from typing import Any
 from hushtune.config import Config
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Answer, Clients, packed
 from hushtune.privacy.lines import LedgerLines
-from hushtune.privacy.rounds import Rounds
+from hushtune.privacy.rounds import Rounds, UnusableShare
 
 #: A fault: who, and what about them.
 Fault = tuple[int, str]
@@ -98,13 +98,11 @@ def shares(
                 known[client] = again[client] = has
             else:
                 heard.add(client)
-                words = _problem(answer, rounds, charge, units[client])
-                if words is None:
-                    assert answer.content is not None
-                    found.values[client] = answer.content["values"]
+                try:
+                    found.values[client] = _share(answer, rounds, charge, units[client])
                     known[client] = len(lines)
-                else:
-                    found.faults.append((client, words))
+                except UnusableShare as problem:
+                    found.faults.append((client, str(problem)))
         if not again:
             break
     found.faults += [(client, _not_in(seconds)) for client in asked if client not in heard]
@@ -120,13 +118,13 @@ def _answers(
             yield answer
 
 
-def _problem(answer: Answer, rounds: Rounds, charge: int, units: int) -> str | None:
-    """Why an answer is not used; None if it is."""
+def _share(answer: Answer, rounds: Rounds, charge: int, units: int) -> list[int]:
+    """A client's integers; raises UnusableShare."""
     if (words := _refusal(answer)) is not None:
-        return words
+        raise UnusableShare(words)
     if _item(answer, "charge") != charge:
-        return "answered another round than it was asked for"
-    return rounds.problem_of(_item(answer, "values"), units=units)
+        raise UnusableShare("answered another round than it was asked for")
+    return rounds.share(_item(answer, "values"), units=units)
 
 
 def _refusal(answer: Answer) -> str | None:

@@ -24,7 +24,7 @@ from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
 from hushtune.privacy.record import LedgerError
-from hushtune.privacy.rounds import ClientShare, RoundTerms
+from hushtune.privacy.rounds import ClientShare, RoundTerms, packed_share
 from hushtune.privacy.steps import Slopes
 from hushtune.tasks.data import LabelledText
 
@@ -122,7 +122,7 @@ class Client:
             data = self._data(session.config)
             share = ClientShare(plan, terms, units=data.units)
             values = share.of_round(self._slopes(session, data), charge)
-            return {"charge": charge, "values": list(values)}
+            return {"charge": charge, "values": packed_share(values, plan)}
 
     def _require_allowed(self, header: Mapping[str, Any]) -> None:
         """Refuse what the owner did not agree to.

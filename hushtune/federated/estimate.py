@@ -15,6 +15,7 @@ from hushtune.federated.messages import ROUND, packed
 from hushtune.memory import peak_memory
 from hushtune.opening import RunSession
 from hushtune.privacy import PrivacyPlan, chain
+from hushtune.privacy.rounds import packed_share
 from hushtune.probe import dummy_data
 from hushtune.session import Session
 
@@ -58,7 +59,7 @@ def estimate_client(session: RunSession, units: int) -> ClientEstimate:
         assert isinstance(session, Session)
         found = estimate(session, load=Load(of_client, rows, plan.steps))
         seconds, peak = found.seconds / plan.steps, found.peak_mib
-    return ClientEstimate(rows, seconds, peak, *_bytes(config, plan, rows))
+    return ClientEstimate(rows, seconds, peak, *_bytes(config, plan))
 
 
 def _gradients(session: CodedSession, rows: float) -> float:
@@ -81,24 +82,19 @@ def _gradients(session: CodedSession, rows: float) -> float:
     return (rows * (computed - start) + codes * (encoded - computed)) / _TIMED
 
 
-def _bytes(config: Config, plan: PrivacyPlan, rows: float) -> tuple[int, int]:
+def _bytes(config: Config, plan: PrivacyPlan) -> tuple[int, int]:
     # Numbers as long as those of a run; which ones makes no difference.
     from hushtune.federated.grid import bytes_of
 
     rng = np.random.default_rng(0)
     alone = config.federated.trust == "nobody"
     noise = plan.noise_scale * (config.federated.clients**0.5 if alone else 1.0)
-    one = 1.0 if config.federated.by_client else rows
-    sent = float(plan.noise_scale) if alone else plan.sensitivity * (one / plan.directions) ** 0.5
-    released, values = (
-        np.rint(size * rng.standard_normal(plan.directions)).astype(np.int64).tolist()
-        for size in (noise, sent)
-    )
+    released = np.rint(noise * rng.standard_normal(plan.directions)).astype(np.int64).tolist()
     step = max(0, plan.steps // 2)
     head, lines = chain.genesis("estimate"), b""
     for content in ({"release": step, "values": released}, {"charge": step + 1}):
         line, head = chain.make_line(head, content)
         lines += line
     down = {"first": 2 * step, "lines": packed(lines)}
-    back = {"charge": step + 1, "values": values}
+    back = {"charge": step + 1, "values": packed_share([0] * plan.directions, plan)}
     return bytes_of(down, ROUND), bytes_of(back, ROUND)

@@ -13,8 +13,8 @@ from hushtune.privacy.record import LedgerError
 DESCRIBE = "query.describe"
 
 #: Add to this round: `lines` of the ledger, packed, from line number `first` on, the last of which
-#: charges it. The answer has `charge` and the integers `values`, or `known` lines where some are
-#: missing.
+#: charges it. The answer has `charge` and the integers `values`, all equally long, or `known` lines
+#: where some are missing.
 ROUND = "train"
 
 #: The answer of a client that does not do what it is asked; in words for the server's operator.

@@ -219,6 +219,12 @@ class PrivacyPlan:
         return self.sampling_probability * self.population
 
     @property
+    def bytes_a_number(self) -> int:
+        """Bytes of a signed integer that holds any sum with its noise; at most 8."""
+        largest = self.population * self.sensitivity + 64 * self.noise_scale
+        return min(8, (largest.bit_length() + 8) // 8)
+
+    @property
     def noise_of_mean(self) -> float:
         """Standard deviation of the noise on a released mean slope, in units of the loss slope."""
         deviations = 1.0 if self.mechanism == "gaussian" else math.sqrt(2.0)

@@ -26,8 +26,9 @@ from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.sampling import PoissonSampler, representable_probability
 from hushtune.privacy.steps import Charged, Slopes, unspoken
 
-#: The largest number that a message may hold.
-_LARGEST = 2**63 - 1
+
+class UnusableShare(Exception):
+    """What a client sent cannot be its share of a round; in words that go on after its name."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,32 @@ class RoundTerms:
             examples=federated["examples"],
             least_replies=federated["least_replies"],
         )
+
+
+def packed_share(values: Sequence[int], plan: PrivacyPlan) -> bytes:
+    """A client's integers as they leave it: as many bytes for each, whatever they are.
+
+    A trusted server gets sums without noise, and whoever watches the network sees how long a
+    message is. In a format that has fewer bytes for smaller numbers, that would tell of the sums.
+    """
+    width = plan.bytes_a_number
+    most = 2 ** (8 * width - 1) - 1
+    return b"".join(
+        max(-most, min(most, value)).to_bytes(width, "little", signed=True) for value in values
+    )
+
+
+def unpacked_share(sent: Any, plan: PrivacyPlan) -> list[int]:
+    """What was packed.
+
+    Raises:
+        UnusableShare: if it was not.
+    """
+    width = plan.bytes_a_number
+    if not isinstance(sent, bytes) or len(sent) % width:
+        raise UnusableShare("did not send integers")
+    places = range(0, len(sent), width)
+    return [int.from_bytes(sent[at : at + width], "little", signed=True) for at in places]
 
 
 class ClientShare:
@@ -111,25 +138,27 @@ class Rounds(Charged):
         self._terms = RoundTerms.of(ledger.header)
         self._boundary = Boundary(self._plan)
 
-    def problem_of(self, values: Any, *, units: int) -> str | None:
-        """Why an answer cannot be a client's share; None if it can.
+    def share(self, sent: Any, *, units: int) -> list[int]:
+        """The integers that a client sent.
 
         Args:
-            values: what the client sent.
-            units: how many units it said it has.
+            sent: as it arrived, whatever it is.
+            units: how many units the client said it has.
+
+        Raises:
+            UnusableShare: if that cannot be the client's share.
         """
-        if not isinstance(values, list) or not all(type(each) is int for each in values):
-            return "did not send integers"
+        values = unpacked_share(sent, self._plan)
         if len(values) != self._plan.directions:
-            return f"sent {len(values)} numbers, {self._plan.directions} were asked for"
-        if not all(-_LARGEST <= each <= _LARGEST for each in values):
-            return "sent a number beyond 64 bits"
+            raise UnusableShare(
+                f"sent {len(values)} numbers, {self._plan.directions} were asked for"
+            )
         if self._terms.trust == "server":
             # Those of k units are at most k times as long as that of one.
             at_most = 1 if self._terms.by_client else units
-            if not self._plan.admits([*values], units=at_most):
-                return "sent a vector that is longer than its units' clips"
-        return None
+            if not self._plan.admits(values, units=at_most):
+                raise UnusableShare("sent a vector that is longer than its units' clips")
+        return values
 
     def round(
         self, collect: Callable[[int], Sequence[Sequence[int]]]
@@ -137,7 +166,7 @@ class Rounds(Charged):
         """Charge a round, collect the clients' shares, release; returns index and integers.
 
         Args:
-            collect: from the charge's index to the shares that can be used (`problem_of`).
+            collect: from the charge's index to the shares that can be used (`share`).
 
         Returns:
             No integers where too few clients answered: the charge is spent and nothing released.

@@ -240,7 +240,7 @@ def test_a_folder_that_holds_a_run_is_refused(train, refusal, tmp_path):
         ),
         (
             "--method.name dp-zo --method.optimizer sgd",
-            'method.optimizer: "sgd" is not accepted; it must be auto, except with method dp-sgd.',
+            'method.optimizer: "sgd" is not accepted; it must be auto, except with methods dp-sgd ',
         ),
         ("--method.batch 61", "method.batch: 61.0 is not accepted; it must be at most the number"),
         ("--privacy.registry no.jsonl --data.identity x", "no.jsonl: no such registry;"),
@@ -310,4 +310,4 @@ def test_other_commands_refuse_a_comparison(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["plan", *arguments])
     assert exit_.value.code == 1
-    assert "dp-sgd is a comparison" in capsys.readouterr().err
+    assert "dp-sgd is for `hushtune train` alone" in capsys.readouterr().err

@@ -41,9 +41,9 @@ def test_what_is_accounted_is_what_happens(encoder_folder, reviews, tmp_path, mo
 def test_the_check_flags_n_from_labels(encoder_folder, reviews, tmp_path, monkeypatch):
     begin = sessions.begin
 
-    def begin_with_shots(config, *, units: int):
+    def begin_with_shots(config, *, units: int, **options):
         del units
-        return begin(config, units=16 * len(config.task.labels))
+        return begin(config, units=16 * len(config.task.labels), **options)
 
     monkeypatch.setattr(sessions, "begin", begin_with_shots)
     with flagged("n is not the number of units"):
