@@ -17,6 +17,8 @@ from hushtune.config import Config, ConfigError, check
 from hushtune.config.federated_checks import check_federated
 from hushtune.federated.codecs import Prior, moments
 from hushtune.federated.first_order import making
+from hushtune.federated.first_order.coded import CodedUpdate
+from hushtune.federated.first_order.flat import Flat
 from hushtune.federated.first_order.gradients import ExampleGradients, LocalTraining
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
@@ -344,3 +346,48 @@ def test_adapters_in_16_bits_are_refused(run):
     with pytest.raises(ConfigError, match="float32"):
         federate(config, clients, told)
     assert torch.is_grad_enabled()
+
+
+def test_a_clients_round_is_one_vector_of_its_own_training(run, reviews):
+    config, _, _ = run(level="client")
+    session = opening.begin(config, units=60)
+    data = data_of(config, reviews)
+    slopes = session.slopes(data, session.update())
+    values, unit_of_row = slopes(np.arange(5), 1)
+    assert values.shape == (1, session.plan.directions)
+    assert unit_of_row.tolist() == [0]
+    # Rows come in a new order each time, so that several steps end elsewhere.
+    config, _, _ = run(level="client", local_batch=1, local_learning_rate=0.5)
+    session = opening.begin(config, units=60)
+    slopes = session.slopes(data, session.update())
+    found = [slopes(np.arange(12), 1)[0] for _ in range(4)]
+    assert any(not np.array_equal(found[0], each) for each in found[1:])
+
+
+def test_moments_of_any_update_are_as_long_as_the_clip_at_most(session):
+    session, _ = session
+    update, layers, clip = session.update(), session.update().prior.layers, session.plan.clip_norm
+    # The longest there are: all of the length in one layer of equal numbers.
+    worst = np.zeros(session.settings.dimension)
+    worst[: layers[0].size] = 10 * clip
+    assert np.linalg.norm(update.encode(worst, 0)) == pytest.approx(clip, rel=1e-12)
+    draws = update.prior.draw(np.random.default_rng(0), 20)
+    assert all(np.linalg.norm(update.encode(10 * draw, 0)) < clip for draw in draws)
+
+
+def test_a_code_that_is_released_without_noise_moves_by_what_it_stands_for(run):
+    config, _, _ = run({"optimizer": "sgd", "learning_rate": 0.5, "schedule": "constant"})
+    session = opening.begin(config, units=60)
+    flat = Flat(session.parameters)
+    prior = Prior.from_json(session.header["public_prior"])
+    codec_of = making.codec_maker(session.settings, config.seed, 8.0, None)
+    update = CodedUpdate(flat, session.plan, session.settings, prior, codec_of, noise=0.0)
+    codec, _ = codec_of(prior, 2)
+    # Of these the code leaves nothing out.
+    kept = codec.decode(codec.encode(prior.draw(np.random.default_rng(0), 1)[0]), 0.0)
+    unit = session.plan.grid / session.plan.expected_units
+    released = np.rint(update.encode(kept, 2) / unit).astype(int).tolist()
+    start = flat.values()
+    update.apply(2, released)
+    np.testing.assert_allclose(start - flat.values(), 0.5 * kept, atol=1e-6)
+    assert np.abs(kept).max() > 1e-4

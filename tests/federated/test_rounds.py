@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from local import LocalClients, Told, configuration
 
+from hushtune import opening
 from hushtune.federated import messages
 from hushtune.federated.group import TooFewClients
 from hushtune.federated.messages import ROUND, Answer, packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
+from hushtune.models.load import hash_tensors
 from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import LedgerError
@@ -388,3 +390,23 @@ def test_lines_are_unpacked_as_they_were_and_not_without_end(monkeypatch):
     assert unpacked(packed(b"a" * 100)) == b"a" * 100
     with pytest.raises(LedgerError, match="can be read"):
         unpacked(packed(b"a" * 101))
+
+
+def test_a_client_that_begins_again_reads_its_whole_copy(run):
+    """What it remembers of the copy is enough to go on, and not to make the model again."""
+    config, clients, told = run()
+    work = clients._clients[10]._work
+
+    def forget(answer):
+        work.session = None
+        return [answer]
+
+    clients.spoils[10, 2] = forget
+    federate(config, clients, told)
+    assert told.faults == []
+    record = record_of(config)
+    session = opening.resume(record.header)
+    session.update().replay({charge: record.releases[charge] for charge in (0, 1, 2)})
+    assert work.session is not None
+    found = hash_tensors(work.session.parameters.items())
+    assert found == hash_tensors(session.parameters.items())

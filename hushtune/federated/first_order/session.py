@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,13 +131,15 @@ def begin(config: Config, *, units: int) -> CodedSession:
     shapes = [shape for shape in shapes if shape.length >= shortest]
     parameters = reached(loaded, parameters, shapes[0])
     _require_float32(parameters)
-    updates = _public_updates(config, loaded, parameters)
-    lengths = np.sqrt(np.square(updates).sum(axis=1))
+    public = _public_updates(config, loaded, parameters)
+    # Twice each, so that never more than one is in memory.
+    lengths = [float(np.sqrt(np.square(update()).sum())) for update in public]
     clip_norm = clip_norm_of(config, float(np.median(lengths)))
     if not 0 < clip_norm < np.inf:
         raise ConfigError("model.name: its updates on public text are zero or not finite.")
     layers = Flat(parameters).layers
-    prior = Prior.from_moments(moments(updates, clip_norm, layers).mean(axis=0), clip_norm, layers)
+    of_public = [moments(update(), clip_norm, layers) for update in public]
+    prior = Prior.from_moments(np.mean(of_public, axis=0), clip_norm, layers)
     codec = make_codec(config, prior)
     settings = settings_of(config, dimension=codec.dimension, size=codec.size)
     plan = make_private_plan(
@@ -194,16 +197,16 @@ def _require_float32(parameters: Mapping[str, nn.Parameter]) -> None:
 
 def _public_updates(
     config: Config, loaded: LoadedModel, parameters: dict[str, nn.Parameter]
-) -> np.ndarray:
-    """(n, d) float64 updates on public text: of examples, or of pretended clients."""
+) -> list[Callable[[], np.ndarray]]:
+    """Functions that compute (d,) updates on public text: of examples, or of pretended clients."""
     data = dummy_data(loaded)
     gradients = ExampleGradients(loaded.readout, parameters, data)
     rows = np.arange(data.units)
     if not config.federated.by_client:
-        return np.stack([gradients.of_row(row) for row in rows.tolist()])
+        return [partial(gradients.of_row, row) for row in rows.tolist()]
     training = LocalTraining(
         gradients,
         learning_rate=config.federated.local_learning_rate,
         batch=config.federated.local_batch,
     )
-    return np.stack([training.of_rows(rows[client::_PRETENDED]) for client in range(_PRETENDED)])
+    return [partial(training.of_rows, rows[client::_PRETENDED]) for client in range(_PRETENDED)]
