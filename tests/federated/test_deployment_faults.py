@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import time
@@ -125,6 +126,19 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     assert not left
 
 
+def answers_in(kept: bytes) -> list[list[int]]:
+    """The integers of clients' answers that can be read back from the bytes of a database."""
+    from flwr.app import ConfigRecord
+
+    found = []
+    # The form in which Flower stores a record: its name, how long it is, a zero, the record.
+    for match in re.finditer(rb"ConfigRecord \d* (\d+)\0", kept):
+        with contextlib.suppress(Exception):  # bytes of something else that was written over it
+            record = ConfigRecord.inflate(kept[match.start() : match.end() + int(match[1])])
+            found += [list(record["values"])] if "values" in record else []
+    return found
+
+
 def assert_ended_well(site: Site, *, steps: int, lost: set[int]) -> None:
     """All rounds were charged, `lost` ones released nothing, and all copies are the ledger's."""
     record: Record = ledgers.read(site.ledger)
@@ -186,9 +200,9 @@ def test_the_next_run_goes_on_after_a_killed_superlink(site, database):
     assert set(ledgers.read(here.ledger).releases) == {0}
     here.deployment.superlink(database=database)
     if database is None:
-        # The keys are forgotten; a node that is not known any more ends, without an error.
+        # The keys are forgotten; a node that is not known any more ends, as if it were interrupted.
         for name, node in here.nodes.items():
-            assert node.wait(timeout=120) == 0
+            assert node.wait(timeout=120) in (0, -signal.SIGINT)
             here.deployment.register(name)
             here.join(name)
     run = here.begin()
@@ -197,6 +211,9 @@ def test_the_next_run_goes_on_after_a_killed_superlink(site, database):
     assert_ended_well(here, steps=3, lost={1})
     if database is not None:
         assert all(node.poll() is None for node in here.nodes.values())
+        # docs/federated.md warns of this: messages were deleted, and their numbers are there.
+        files = (here.folder / name for name in (database, f"{database}-wal"))
+        assert answers_in(b"".join(file.read_bytes() for file in files if file.exists()))
 
 
 def test_a_run_goes_on_without_a_killed_client_and_with_it_when_it_is_back(site):
