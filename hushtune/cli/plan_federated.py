@@ -53,6 +53,7 @@ def run(config: Config, *, as_json: bool) -> int:
         "rows_of_a_client_a_round": client.rows,
         "bytes_to_client_a_round": client.bytes_to_client,
         "bytes_from_client_a_round": client.bytes_back,
+        "bytes_to_client_first_round": client.bytes_at_first,
         "expected_seconds_of_a_client_a_round": _three_digits(client.seconds),
         "expected_seconds": _three_digits(client.seconds * plan.steps),
         "expected_seconds_of_a_simulation": _three_digits(
@@ -70,7 +71,8 @@ def run(config: Config, *, as_json: bool) -> int:
             "ε over rounds": ", ".join(f"{value:.3g} after {rounds}" for rounds, value in curve),
             "a round": f"about {client.rows:.3g} rows, {client.seconds:.2g} s and "
             f"{client.peak_mib} MiB of a client like this machine",
-            "bytes": f"{client.bytes_to_client} to a client a round, {client.bytes_back} back",
+            "bytes": f"{client.bytes_to_client} to a client a round and {client.bytes_at_first} in "
+            f"the first, {client.bytes_back} back, as Flower serialises them",
             "expected": f"{result['expected_seconds']:g} s of computing with clients side by "
             f"side, {result['expected_seconds_of_a_simulation']:g} s in a simulation here; "
             "messages not counted",

@@ -19,6 +19,9 @@ Fault = tuple[int, str]
 #: More units than this nobody has; what a client says is checked before it is added up.
 _MOST_UNITS = 2**40
 
+#: Of a client that is known, and not there.
+_GONE = "is not there"
+
 #: The longest refusal that is shown.
 _SHOWN = 200
 
@@ -38,22 +41,25 @@ class Shares:
 
 def describe(
     clients: Clients, ids: Sequence[int], config: Config, *, seconds: float
-) -> tuple[dict[int, int], list[Fault]]:
-    """How many units each client says it holds, and faults of the others."""
+) -> tuple[dict[int, int], list[Fault], list[int]]:
+    """How many units each client says it holds, faults of the others, and those that had gone."""
     question = {"config": json.dumps(config.to_json())}
     units: dict[int, int] = {}
     faults: list[Fault] = []
+    gone: list[int] = []
     for answer in clients.ask(DESCRIBE, dict.fromkeys(ids, question), seconds=seconds):
         held = _item(answer, "units")
-        if (words := _refusal(answer)) is not None:
+        if answer.gone:
+            gone.append(answer.client)
+        elif (words := _refusal(answer)) is not None:
             faults.append((answer.client, words))
         elif type(held) is not int or not 0 <= held <= _MOST_UNITS:
             faults.append((answer.client, "did not say how many units it holds"))
         else:
             units[answer.client] = held
-    silent = set(ids) - set(units) - {client for client, _ in faults}
+    silent = set(ids) - set(units) - set(gone) - {client for client, _ in faults}
     faults += [(client, _not_in(seconds)) for client in sorted(silent)]
-    return units, faults
+    return units, faults, gone
 
 
 def shares(
@@ -79,7 +85,7 @@ def shares(
     found = Shares()
     asked = [client for client in clients.ids() if client in units]
     heard: set[int] = set()
-    found.faults += [(client, "is not there") for client in sorted(set(units) - set(asked))]
+    found.faults += [(client, _GONE) for client in sorted(set(units) - set(asked))]
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.
     for _ in range(2):
@@ -129,6 +135,8 @@ def _share(answer: Answer, rounds: Rounds, charge: int, units: int) -> list[int]
 
 def _refusal(answer: Answer) -> str | None:
     """What a client says that does not answer, or that it says nothing that can be read."""
+    if answer.gone:
+        return _GONE
     if answer.content is None:
         return "sent nothing that can be read"
     words = answer.content.get(REFUSED)

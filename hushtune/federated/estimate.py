@@ -11,6 +11,7 @@ from hushtune.config import Config
 from hushtune.estimate import Load, estimate
 from hushtune.federated.first_order.gradients import ExampleGradients
 from hushtune.federated.first_order.session import CodedSession
+from hushtune.federated.grid import bytes_of
 from hushtune.federated.messages import ROUND, packed
 from hushtune.memory import peak_memory
 from hushtune.opening import RunSession
@@ -32,6 +33,7 @@ class ClientEstimate:
         seconds: that it computes, on a machine like this one.
         peak_mib: resident memory of its process.
         bytes_to_client, bytes_back: of the messages of a round, as Flower serialises them.
+        bytes_at_first: of the first round's message to a client, with the ledger's header.
     """
 
     rows: float
@@ -39,6 +41,7 @@ class ClientEstimate:
     peak_mib: int
     bytes_to_client: int
     bytes_back: int
+    bytes_at_first: int
 
 
 def estimate_client(session: RunSession, units: int) -> ClientEstimate:
@@ -59,7 +62,10 @@ def estimate_client(session: RunSession, units: int) -> ClientEstimate:
         assert isinstance(session, Session)
         found = estimate(session, load=Load(of_client, rows, plan.steps))
         seconds, peak = found.seconds / plan.steps, found.peak_mib
-    return ClientEstimate(rows, seconds, peak, *_bytes(config, plan))
+    first, head = chain.make_line(chain.genesis("estimate"), {"header": session.header})
+    first += chain.make_line(head, {"charge": 0})[0]
+    at_first = bytes_of({"first": 0, "lines": packed(first)}, ROUND)
+    return ClientEstimate(rows, seconds, peak, *_bytes(config, plan), at_first)
 
 
 def _gradients(session: CodedSession, rows: float) -> float:
@@ -84,8 +90,6 @@ def _gradients(session: CodedSession, rows: float) -> float:
 
 def _bytes(config: Config, plan: PrivacyPlan) -> tuple[int, int]:
     # Numbers as long as those of a run; which ones makes no difference.
-    from hushtune.federated.grid import bytes_of
-
     rng = np.random.default_rng(0)
     alone = config.federated.trust == "nobody"
     noise = plan.noise_scale * (config.federated.clients**0.5 if alone else 1.0)

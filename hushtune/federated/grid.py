@@ -12,6 +12,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 
@@ -66,7 +67,7 @@ class GridClients:
                 if node is not None:
                     self.received += message_to_proto(reply).ByteSize()
                     self.answers += 1
-                    yield Answer(node, _content(reply))
+                    yield Answer(node, _content(reply), gone=_is_gone(reply))
             if time.monotonic() > until:
                 return
             if waiting:
@@ -98,3 +99,8 @@ def _content(reply: Message) -> Mapping[str, Any] | None:
         return None
     record = reply.content[RECORD]
     return dict(record) if isinstance(record, ConfigRecord) else None
+
+
+def _is_gone(reply: Message) -> bool:
+    """Whether the SuperLink answered for a node that it has not heard of for too long."""
+    return reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE

@@ -58,12 +58,15 @@ class Group:
             TooFewClients: saying how many of them there are.
         """
         wanted, seconds = self._config.federated.clients, self._config.federated.timeout
-        there = self._wait_for(wanted)
-        if there < wanted:
-            raise TooFewClients(
-                f"federated.clients: {wanted} were expected, {there} came in {seconds:g} s."
-            )
-        self._meet()
+        until, gone = time.monotonic() + seconds, True
+        # Who has just died counts as there for a while, and may be back soon.
+        while gone and time.monotonic() < until:
+            there = self._wait_for(wanted)
+            if there < wanted:
+                raise TooFewClients(
+                    f"federated.clients: {wanted} were expected, {there} came in {seconds:g} s."
+                )
+            gone = self._meet()
         if len(self.units) < wanted:
             raise TooFewClients(
                 f"federated.clients: {wanted} were expected, {len(self.units)} said what they hold."
@@ -118,18 +121,23 @@ class Group:
         there = self._clients.ids()
         return [client for client in there if client in self.units] if self.units else there
 
-    def _meet(self) -> None:
-        """Ask those what they hold who were not there before; a client that restarts is new."""
+    def _meet(self) -> bool:
+        """Ask those what they hold who were not there before; a client that restarts is new.
+
+        Returns:
+            Whether some of them had gone when they were asked.
+        """
         new = [
             client
             for client in self._clients.ids()
             if client not in self.units and client not in self._strangers
         ]
         if not new:
-            return
+            return False
         seconds = self._config.federated.timeout
-        units, faults = describe(self._clients, new, self._config, seconds=seconds)
+        units, faults, gone = describe(self._clients, new, self._config, seconds=seconds)
         self.units |= units
         self._strangers |= {client for client, _ in faults}
         for client, words in faults:
             self._progress.fault(f"client {client} {words}.")
+        return bool(gone)

@@ -53,10 +53,12 @@ class Answer:
     Attributes:
         client: who.
         content: what it said; None if nothing that can be read.
+        gone: whether it says nothing because it is not there any more.
     """
 
     client: int
     content: Mapping[str, Any] | None
+    gone: bool = False
 
 
 class Clients(Protocol):

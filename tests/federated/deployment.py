@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -108,8 +109,13 @@ class Deployment:
             f'root-certificates = "{folder / "ca.pem"}"\n'
         )
 
-    def superlink(self) -> subprocess.Popen[bytes]:
-        """Start the server's side, or start it again, and wait until it can be asked."""
+    def superlink(self, *, database: str | None = None) -> subprocess.Popen[bytes]:
+        """Start the server's side and wait until it can be asked.
+
+        Args:
+            database: a file for what Flower keeps; without one it is in memory.
+        """
+        kept = [] if database is None else ["--database", database]
         link = self._start(
             "superlink",
             [
@@ -122,12 +128,11 @@ class Deployment:
                 "server.key",
                 "--enable-supernode-auth",
                 "--disable-runtime-dependency-installation",
-                "--database",
-                "superlink.db",
                 "--host",
                 "127.0.0.1",
                 "--port",
                 str(self._port),
+                *kept,
             ],
         )
         until = time.monotonic() + 120
@@ -185,22 +190,13 @@ class Deployment:
         told = json.loads(self.flwr("list", "here", "--run-id", str(run), "--format", "json"))
         return str(told["runs"][0]["status"])
 
-    def processes_of(self, name: str) -> list[int]:
-        """Processes whose command has this name and whose Flower home is this deployment's."""
-        home = f"FLWR_HOME={self.environment['FLWR_HOME']}".encode()
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                command = (folder / "cmdline").read_bytes().split(b"\0")[:2]
-                mine = home in (folder / "environ").read_bytes().split(b"\0")
-                if mine and name in {Path(os.fsdecode(each)).name for each in command}:
-                    found.append(int(folder.name))
-        return found
-
-    def process_of(self, name: str) -> int:
-        """The one process whose command has this name."""
-        (process,) = self.processes_of(name)
-        return process
+    def child(self, process: subprocess.Popen[bytes], command: str) -> psutil.Process:
+        """The process of that command which this one has started, or one that it has started."""
+        for each in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if any(Path(word).name == command for word in each.cmdline()[:2]):
+                    return each
+        raise AssertionError(f"there is no {command}: {self.said('superlink')}")
 
     def said(self, name: str) -> str:
         """What a process has printed."""
@@ -208,11 +204,19 @@ class Deployment:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and those that they have started."""
+        started: list[psutil.Process] = []
+        for process in self._processes:
+            with contextlib.suppress(psutil.Error):
+                started += psutil.Process(process.pid).children(recursive=True)
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        # What a SuperLink starts has a session of its own.
+        for child in started:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("ab") as output:

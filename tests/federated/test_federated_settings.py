@@ -170,6 +170,8 @@ def test_planned_bytes_are_those_of_a_run(kind, run_arguments, reviews, tmp_path
                 yield answer
 
     federate(config, Counted(reviews, config, tmp_path), Told())
+    for sent_at_first in sent["to"][:3]:
+        assert sent_at_first == pytest.approx(found["bytes_to_client_first_round"], rel=0.05)
     later = slice(3, None)  # the first round sends the header too
     of_a_run = {key: np.mean(each[later]) for key, each in sent.items()}
     assert of_a_run["to"] == pytest.approx(found["bytes_to_client_a_round"], rel=0.05)

@@ -14,7 +14,7 @@ from local import LocalClients, Told, configuration
 from hushtune import opening
 from hushtune.federated import messages
 from hushtune.federated.group import TooFewClients
-from hushtune.federated.messages import ROUND, packed, unpacked
+from hushtune.federated.messages import ROUND, Answer, packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
@@ -314,6 +314,51 @@ def test_without_its_clients_a_run_does_not_begin(run):
     with pytest.raises(TooFewClients, match=r"3 were expected, 2 came in 0\.3 s"):
         federate(config, clients, told)
     assert not (Path(config.output) / "ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_client_that_had_gone_when_a_run_began_is_asked_again(run, monkeypatch, count):
+    """As on a SuperLink: who has died counts as there for a while, then as gone."""
+    config, clients, told = run(timeout=30.0)
+    ask, ids = clients.ask, clients.ids
+    dead = set(ids()[:count])
+    looks = 0
+
+    def answers(kind, contents, *, seconds):
+        for answer in ask(kind, contents, seconds=seconds):
+            if answer.client in dead:
+                clients.gone |= {answer.client}
+                answer = Answer(answer.client, None, gone=True)
+            yield answer
+
+    def there():
+        nonlocal looks
+        looks += bool(clients.gone)
+        if looks > 2:
+            clients.gone = set()
+            dead.clear()
+        return ids()
+
+    monkeypatch.setattr(clients, "ask", answers)
+    monkeypatch.setattr(clients, "ids", there)
+    assert federate(config, clients, told)["clients"] == 3
+    assert told.faults == []
+    assert describe_guarantee(record_of(config))["population"] == 60
+
+
+def test_of_a_client_that_goes_in_a_round_it_is_said_that_it_is_not_there(run, monkeypatch):
+    config, clients, told = run()
+    ask = clients.ask
+
+    def answers(kind, contents, *, seconds):
+        for answer in ask(kind, contents, seconds=seconds):
+            last = kind == ROUND and answer.client == 11 and answer.content["charge"] == 1
+            yield Answer(11, None, gone=True) if last else answer
+
+    monkeypatch.setattr(clients, "ask", answers)
+    federate(config, clients, told)
+    assert told.faults == ["round 1: client 11 is not there."]
+    assert sorted(record_of(config).releases) == [0, 1, 2, 3]
 
 
 def test_no_round_is_spent_while_nobody_is_there(run):
