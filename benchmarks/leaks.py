@@ -20,11 +20,12 @@ from hushtune.config import from_values
 from hushtune.federated.codecs import IdentityCodec, LinearCodec, Prior, train
 from hushtune.federated.leaks import codec as codecs
 from hushtune.federated.leaks import inversion, membership
-from hushtune.federated.leaks.atoms import Atoms, View, views
-from hushtune.federated.leaks.gradients import gradient_of_rows, layers_of, split
+from hushtune.federated.leaks.atoms import Atoms, View
 from hushtune.federated.leaks.protection import Sender, noised_moments, noised_prior
 from hushtune.federated.leaks.scores import auc, auc_by_chance
+from hushtune.federated.leaks.victim import Victim
 from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.boundary import Boundary
 from hushtune.session import load_moving
 from hushtune.tasks.data import LabelledText
 
@@ -47,7 +48,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--texts", type=int, default=40, help="whose updates are inverted")
     parser.add_argument("--steps", type=int, default=1000, help="of an auto-encoder's training")
-    parser.add_argument("--epsilons", type=float, nargs="*", default=[8.0])
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[8.0])
+    parser.add_argument("--run", type=int, help="membership: only this one of the rows, from 0")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -72,28 +74,26 @@ def rows_of(chosen, name, count=None):
     return LabelledText([each["text"] for each in rows], labels, np.arange(len(rows)))
 
 
-def load(chosen, rank=8):
-    """Read-out, moving parameters and first-layer vectors."""
+def load(chosen, data, rank=8):
+    """A model as it is at first with text, and its first-layer vectors."""
     labels = {"negative": "it was terrible", "positive": "it was great"}
     model = {"name": chosen.model, "tune": "lora", "lora": {"r": rank}}
-    data = {"train": "unread", "max_length": 64}
-    config = from_values({"model": model, "data": data, "task": {"labels": labels}})
+    read = {"train": "unread", "max_length": 64}
+    config = from_values({"model": model, "data": read, "task": {"labels": labels}})
     loaded, _, parameters = load_moving(config)
-    return loaded.readout, parameters, Atoms(loaded.model.encoder)
+    return Victim(loaded.readout, parameters, data), Atoms(loaded.model.encoder)
 
 
-def warmed(chosen, rank=8):
+def warmed(chosen, data):
     """The same after some rounds without privacy on public text."""
-    readout, parameters, atoms = load(chosen, rank)
-    public = rows_of(chosen, "validation", 8 * WARM)
-    optimizer = torch.optim.Adam(parameters.values(), lr=1e-3)
+    public, atoms = load(chosen, rows_of(chosen, "validation", 8 * WARM))
+    optimizer = torch.optim.Adam(public.parameters.values(), lr=1e-3)
     for step in range(WARM):
-        rows = range(8 * step, 8 * step + 8)
-        found = split(gradient_of_rows(readout, parameters, public, rows), parameters)
-        for name, parameter in parameters.items():
+        found = public.flat.tensors(public.gradient(np.arange(8 * step, 8 * step + 8)))
+        for name, parameter in public.parameters.items():
             parameter.grad = found[name].float()
         optimizer.step()
-    return readout, parameters, atoms
+    return public.of(data), atoms
 
 
 def plan_of(directions, clip_norm, *, epsilon=8.0, sampled=SAMPLED, rounds=ROUNDS, population=None):
@@ -119,10 +119,10 @@ def inversions(chosen):
     data = rows_of(chosen, "train")
     picked = np.random.default_rng(chosen.seed).choice(POPULATION, chosen.texts, replace=False)
 
-    def attack(atoms, parameters, updates, texts):
+    def attack(victim, atoms, updates, texts):
         """`texts`: for each update the token ids of its texts."""
         sent = [
-            inversion.Sent(views(split(update, parameters), parameters), tuple(map(len, of)))
+            inversion.Sent(victim.views(update), tuple(map(len, of)))
             for update, of in zip(updates, texts, strict=True)
         ]
         first, last = texts[0][0][0], texts[0][0][-1]
@@ -132,68 +132,67 @@ def inversions(chosen):
         whole = np.mean([each == right for each, right in pairs])
         return float(np.mean([inversion.token_recall(*pair) for pair in pairs])), float(whole)
 
-    def prepared(readout, parameters, batch):
+    def prepared(victim, batch):
         groups = [picked[start : start + batch] for start in range(0, len(picked), batch)]
-        updates = [gradient_of_rows(readout, parameters, data, group) for group in groups]
-        texts = [[readout.encode(data.texts[at])[0].ids for at in group] for group in groups]
+        updates = [victim.gradient(group) for group in groups]
+        texts = [[victim.readout.encode(data.texts[at])[0].ids for at in group] for group in groups]
         return np.stack(updates), texts
 
-    readout, parameters, atoms = load(chosen, rank=32)
-    updates, texts = prepared(readout, parameters, 1)
+    victim, atoms = load(chosen, data, rank=32)
+    updates, texts = prepared(victim, 1)
     short = [place for place, (text,) in enumerate(texts) if len(text) <= 32]
     name = f"first round, rank 32, {len(short)} texts of at most 32 tokens"
-    row(name, *attack(atoms, parameters, updates[short], [texts[at] for at in short]), "")
+    row(name, *attack(victim, atoms, updates[short], [texts[at] for at in short]), "")
 
-    readout, parameters, atoms = warmed(chosen)
-    updates, texts = prepared(readout, parameters, 4)
-    row("of 4 texts together", attack(atoms, parameters, updates, texts)[0], "", "")
-    updates, texts = prepared(readout, parameters, 1)
+    victim, atoms = warmed(chosen, data)
+    updates, texts = prepared(victim, 4)
+    row("of 4 texts together", attack(victim, atoms, updates, texts)[0], "", "")
+    updates, texts = prepared(victim, 1)
     clip_norm = 0.25 * float(np.median(np.linalg.norm(updates, axis=1)))
     # Who knows nothing: the most frequent tokens of public text, as often as there.
     public = rows_of(chosen, "validation")
     count = np.bincount(
-        [token for text in public.texts for token in readout.encode(text)[0].ids[1:-1]]
+        [token for text in public.texts for token in victim.readout.encode(text)[0].ids[1:-1]]
     )
     share = count / len(public.texts)
     order = [np.repeat(np.arange(len(share)), np.ceil(share).astype(int))]
     likely = order[0][np.argsort(-share[order[0]], kind="stable")].tolist()
     guessed = [inversion.token_recall(likely[: len(t) - 2], t[1:-1]) for (t,) in texts]
     row("guess: most frequent tokens", float(np.mean(guessed)), 0.0, 1 / len(texts))
-    row("the update of another text", *attack(atoms, parameters, np.roll(updates, 1, 0), texts), "")
+    row("the update of another text", *attack(victim, atoms, np.roll(updates, 1, 0), texts), "")
 
     def identified(codec, codes):
         known = codec.encode(updates)
         return float(np.mean([inversion.most_alike(c, known) == i for i, c in enumerate(codes)]))
 
     identity = IdentityCodec(updates.shape[1])
-    row("as it is", *attack(atoms, parameters, updates, texts), identified(identity, updates))
-    layers = layers_of(parameters)
-    sample = range(40)
-    seen = np.stack([gradient_of_rows(readout, parameters, public, [at]) for at in sample])
-    linear = LinearCodec(codecs.plain_prior(seen, layers), identity.dimension // 8, chosen.seed)
+    row("as it is", *attack(victim, atoms, updates, texts), identified(identity, updates))
+    prior = codecs.plain_prior(victim.of(public).updates(np.arange(40)), victim.flat.layers)
+    linear = LinearCodec(prior, identity.dimension // 8, chosen.seed)
     codes = linear.encode(updates)
     decoded = [linear.decode(code, 0.0) for code in codes]
     row(
         "linear 1/8, no noise",
-        *attack(atoms, parameters, decoded, texts),
+        *attack(victim, atoms, decoded, texts),
         identified(linear, codes),
     )
     for codec in (identity, linear):
         for who, sampled in (("example-level", SAMPLED), ("client-level, nobody trusted", 1.0)):
             plan = plan_of(codec.size, clip_norm, sampled=sampled)
-            sender = Sender(codec, plan)
+            sender = Sender(codec, Boundary(plan))
             codes = [sender.send(update[None]) for update in updates]
-            found = attack(atoms, parameters, [sender.decode(code) for code in codes], texts)
+            found = attack(victim, atoms, [sender.decode(code) for code in codes], texts)
             name = f"{codec.kind}, ε = 8 {who}, noise {plan.noise_multiplier:.2f} C"
             row(name, *found, identified(codec, codes))
 
 
 def trained_codecs(chosen):
     """Leak 2."""
-    readout, parameters, atoms = warmed(chosen)
-    data, layers = rows_of(chosen, "train"), layers_of(parameters)
+    data = rows_of(chosen, "train")
+    victim, atoms = warmed(chosen, data)
+    layers = victim.flat.layers
     picked = np.random.default_rng(chosen.seed + 1).choice(POPULATION, 400, replace=False)
-    updates = np.stack([gradient_of_rows(readout, parameters, data, [at]) for at in picked])
+    updates = victim.updates(picked)
     others, shadows = updates[200:], updates[100 : 100 + MEMBERS]
     flat = Prior(layers, (0.0,) * len(layers), (1.0,) * len(layers))
     clip_norm = float(np.median(np.linalg.norm(updates[100:200], axis=1)))
@@ -210,6 +209,7 @@ def trained_codecs(chosen):
         for what, seen in (
             ("their updates", members),
             ("draws, noised moments", private(members).draw(rng, count)),
+            ("draws, noised moments of others", private(updates[100:200]).draw(rng, count)),
         ):
             by = codecs.by_components(codecs.principal_components(seen, size))
             found = auc(codecs.scores(by, members, flat), codecs.scores(by, others, flat))
@@ -247,14 +247,14 @@ def trained_codecs(chosen):
         row("auto-encoder 1/64", what, MEMBERS, auc(inside, outside), chance)
 
     heading("principal components of 8 texts' updates", "tokens recovered")
-    texts = [readout.encode(data.texts[at])[0].ids for at in picked[:8]]
+    texts = [victim.readout.encode(data.texts[at])[0].ids for at in picked[:8]]
     for what, seen in (
         ("their updates", updates[:8]),
         ("draws, noised moments", private(updates[:8]).draw(rng, 8)),
         ("updates of other texts", updates[8:16]),
     ):
         basis = codecs.principal_components(seen, 8)
-        rows = torch.cat([views(split(each, parameters), parameters)[0].rows for each in basis])
+        rows = torch.cat([victim.views(each)[0].rows for each in basis])
         sent = inversion.Sent([View(rows, None)], tuple(map(len, texts)))
         found = inversion.recover(atoms, [sent], texts[0][0], texts[0][-1])[0]
         row(what, inversion.token_recall(found, [t for text in texts for t in text[1:-1]]))
@@ -266,26 +266,35 @@ def memberships(chosen):
     population, sampled, canaries = 2000, 0.05, 400
     data, public = rows_of(chosen, "train", population), rows_of(chosen, "validation")
     picked = np.random.default_rng(chosen.seed).choice(population, canaries, replace=False)
-    for epsilon in (None, *chosen.epsilons):
-        readout, parameters, _ = load(chosen)
+    # Clipped codes without noise show what of the protection is the noise's.
+    first = chosen.epsilons[0]
+    runs = [("averaged updates", None, False, 1)]
+    runs += [(f"linear 1/{part}, clipped, no noise", first, False, part) for part in (8, 64)]
+    for epsilon in chosen.epsilons:
+        runs += [(f"linear 1/{part}, clipped and noised", epsilon, True, part) for part in (8, 64)]
+    for place, (name, epsilon, noised, part) in enumerate(runs):
+        if chosen.run is not None and place != chosen.run:
+            continue
         coins = toss(canaries)
         kept, made = membership.with_canaries(data, picked, coins, labels=2)
-        victim = membership.Victim(readout, parameters, kept)
+        victim, _ = load(chosen, kept)
+        readout = victim.readout
         before, at_base = membership.accuracy(readout, public), membership.losses(readout, made)
-        if epsilon is None:
-            mean, claimed = membership.plain_mean(victim, sampled * population), "∞"
-        else:
-            seen = [gradient_of_rows(readout, parameters, public, [at]) for at in range(40)]
+        mean = membership.plain_mean(victim, sampled * population)
+        claimed = "∞"
+        if epsilon is not None:
+            seen = victim.of(public).updates(np.arange(40))
             clip_norm = 0.25 * float(np.median(np.linalg.norm(seen, axis=1)))
-            prior = codecs.plain_prior(np.stack(seen), layers_of(parameters))
-            codec = LinearCodec(prior, prior.dimension // 64, chosen.seed)
+            prior = codecs.plain_prior(seen, victim.flat.layers)
+            codec = LinearCodec(prior, prior.dimension // part, chosen.seed)
             terms = {"epsilon": epsilon, "sampled": sampled, "population": population}
             plan = plan_of(codec.size, clip_norm, **terms)
-            mean, claimed = membership.private_mean(victim, Sender(codec, plan)), plan.epsilon()
+            boundary = Boundary(plan, add_noise=None if noised else list)
+            mean = membership.private_mean(victim, Sender(codec, boundary))
+            claimed = plan.epsilon() if noised else claimed
         membership.train(victim, mean, probability=sampled, rounds=ROUNDS, learning_rate=0.005)
         scores = at_base - membership.losses(readout, made)
         found = membership.guess(scores, coins, delta=DELTA, confidence=0.95)
-        name = "averaged updates" if epsilon is None else "linear 1/64, clipped and noised"
         cells = (found.auc, found.true_positives, found.epsilon_lower_bound, claimed, before)
         row(name, *cells, membership.accuracy(readout, public))
 

@@ -42,9 +42,19 @@ class Flat:
         """(d,) float64 of the parameters."""
         return self.vector(self._parameters)
 
+    def tensors(self, vector: np.ndarray) -> dict[str, Tensor]:
+        """The parts of (d,) float64 by name, in the parameters' shapes."""
+        return {
+            layer.name: torch.from_numpy(vector[place]).reshape(parameter.shape)
+            for layer, place, parameter in zip(
+                self.layers, self._slices, self._parameters, strict=True
+            )
+        }
+
     def put(self, values: np.ndarray) -> None:
         """Set the parameters to (d,) float64, each rounded once."""
         with torch.no_grad():
-            for place, parameter in zip(self._slices, self._parameters, strict=True):
-                given = torch.from_numpy(values[place].astype(np.float32))
-                parameter.copy_(given.reshape(parameter.shape))
+            for given, parameter in zip(
+                self.tensors(values).values(), self._parameters, strict=True
+            ):
+                parameter.copy_(given)

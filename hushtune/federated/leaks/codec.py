@@ -71,7 +71,7 @@ def trained_on(
     optimizer = torch.optim.Adam(codec.network.parameters(), lr=learning_rate)
     for _ in range(steps):
         some = updates[rng.integers(len(updates), size=batch)]
-        images = torch.from_numpy(whitened(some, prior, ratio)).float()
+        images = torch.as_tensor(whitened(some, prior, ratio)).float()
         difference = (codec.network(images) - images).reshape(batch, -1)[:, : prior.dimension]
         optimizer.zero_grad()
         difference.square().mean().backward()

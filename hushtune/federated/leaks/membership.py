@@ -9,17 +9,16 @@ arXiv 2404.17399). From guesses to a lower bound on ε goes `hushtune.audit.gues
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from hushtune.audit.guessing import SHARES, Claim, judge
-from hushtune.federated.leaks.gradients import gradient_of_rows, split
 from hushtune.federated.leaks.protection import Sender
 from hushtune.federated.leaks.scores import auc, true_positive_rate
+from hushtune.federated.leaks.victim import Victim
 from hushtune.privacy.sampling import PoissonSampler, representable_probability
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import ReadOut, example_length
@@ -29,25 +28,6 @@ MeanUpdate = Callable[[np.ndarray], np.ndarray]
 
 #: Rows whose losses are computed together.
 _ROWS = 32
-
-
-@dataclass(frozen=True)
-class Victim:
-    """A model with what moves in it, and the text it is trained on.
-
-    Attributes:
-        readout: the model and how it is read.
-        parameters: those that move, by name.
-        data: the private text.
-    """
-
-    readout: ReadOut
-    parameters: Mapping[str, nn.Parameter]
-    data: LabelledText
-
-    def gradient(self, rows: np.ndarray) -> np.ndarray:
-        """(d,) float64: of the mean loss of rows."""
-        return gradient_of_rows(self.readout, self.parameters, self.data, rows.tolist())
 
 
 def with_canaries(
@@ -71,7 +51,7 @@ def plain_mean(victim: Victim, expected: float) -> MeanUpdate:
     """Without privacy: the sum of the rows' gradients, by the expected number of rows."""
 
     def of_rows(rows: np.ndarray) -> np.ndarray:
-        total = np.zeros(sum(each.numel() for each in victim.parameters.values()))
+        total = np.zeros(victim.flat.dimension)
         for some in np.array_split(rows, -(-len(rows) // _ROWS)) if len(rows) else []:
             total += len(some) * victim.gradient(some)
         return total / expected
@@ -81,11 +61,10 @@ def plain_mean(victim: Victim, expected: float) -> MeanUpdate:
 
 def private_mean(victim: Victim, sender: Sender) -> MeanUpdate:
     """With privacy: each row's gradient is encoded and clipped, their sum noised and decoded."""
-    dimension = sender.codec.dimension
 
     def of_rows(rows: np.ndarray) -> np.ndarray:
-        found = [victim.gradient(rows[[place]]) for place in range(len(rows))]
-        return sender.decode(sender.send(np.reshape(found, (-1, dimension))))
+        found = victim.updates(rows) if len(rows) else np.zeros((0, victim.flat.dimension))
+        return sender.decode(sender.send(found))
 
     return of_rows
 
@@ -100,7 +79,7 @@ def train(
     optimizer = torch.optim.Adam(victim.parameters.values(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, rounds)
     for _ in range(rounds):
-        update = split(mean(sampler.sample()), victim.parameters)
+        update = victim.flat.tensors(mean(sampler.sample()))
         for name, parameter in victim.parameters.items():
             parameter.grad = update[name].to(parameter)
         optimizer.step()

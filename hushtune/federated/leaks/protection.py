@@ -20,13 +20,13 @@ class Sender:
 
     Args:
         codec: of the updates.
-        plan: clip and noise, with as many directions as codes have numbers.
+        boundary: whose plan has as many directions as codes have numbers.
     """
 
-    def __init__(self, codec: Codec, plan: PrivacyPlan) -> None:
+    def __init__(self, codec: Codec, boundary: Boundary) -> None:
         self.codec = codec
-        self._plan = plan
-        self._boundary = Boundary(plan)
+        self._plan = boundary.plan
+        self._boundary = boundary
         # Codes of updates that the codec knows nothing of are as long as updates then.
         self._gain = math.sqrt(codec.dimension / codec.size)
 
