@@ -220,9 +220,9 @@ class PrivacyPlan:
 
     @property
     def bytes_a_number(self) -> int:
-        """Bytes of a signed integer that holds any sum with its noise; at most 8."""
+        """Bytes of a signed integer that holds any sum with its noise; from 5 to 8."""
         largest = self.population * self.sensitivity + 64 * self.noise_scale
-        return min(8, (largest.bit_length() + 8) // 8)
+        return (largest.bit_length() + 8) // 8
 
     @property
     def noise_of_mean(self) -> float:

@@ -12,7 +12,7 @@ from local import LocalClients, Told, configuration, without
 
 from hushtune.cli import main
 from hushtune.cli.arguments import parse_run
-from hushtune.config import ConfigError
+from hushtune.config import ConfigError, load
 from hushtune.config.federated_checks import check_federated
 from hushtune.federated.apps import _owner, write_app
 from hushtune.federated.grid import bytes_of
@@ -20,8 +20,15 @@ from hushtune.federated.messages import ROUND
 from hushtune.federated.server import federate
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "federated.yaml"
+
+
 def test_a_run_of_some_clients_is_accepted(tmp_path: Path):
     check_federated(configuration("model", "data.jsonl", tmp_path))
+
+
+def test_the_example_is_accepted():
+    check_federated(load(EXAMPLE))
 
 
 @pytest.mark.parametrize(
