@@ -19,7 +19,6 @@ from hushtune.federated.grid import bytes_of
 from hushtune.federated.messages import ROUND
 from hushtune.federated.server import federate
 
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "federated.yaml"
 
 
