@@ -40,6 +40,8 @@ def check_federated(config: Config) -> None:
         value = getattr(federated, key)
         require(0 < value < math.inf, f"federated.{key}", value, "positive and finite")
     check_settings(config)
+    unit = "none for rows, or a column; one of this name would be taken for clients"
+    require(config.data.unit != "client", "data.unit", config.data.unit, unit)
     require(
         method.name not in ("mezo", "dp-sgd"),
         "method.name",

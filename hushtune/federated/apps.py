@@ -6,8 +6,8 @@ node keeps the copy of the ledger, is said to the owner's own SuperNode and nobo
     flower-supernode … --node-config 'data="/data/rows.jsonl" folder="/var/hushtune" epsilon=2.0'
 
 with `trust="server"` where the server may see sums without noise, `delta` where more than 1e-5 is
-allowed, and `model="/models/base"` where
-the base model is somewhere else than the run's configuration says.
+allowed, `model="/models/base"` where the base model is somewhere else than the run's configuration
+says, and `run="/etc/run.yaml"` for the configuration whose columns, labels and unit are agreed to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hushtune.config import Config, ConfigError, from_values, require
+from hushtune.config import Config, ConfigError, from_values, load, require
 from hushtune.federated.client import AtWork, Client, Owner
 from hushtune.federated.client_app import client_app
 from hushtune.federated.grid import GridClients
@@ -35,7 +35,7 @@ from flwr.serverapp import Grid
 _RUN = "hushtune-run"
 
 #: What a SuperNode's configuration may say.
-_NODE = ("data", "folder", "epsilon", "delta", "trust", "model")
+_NODE = ("data", "folder", "epsilon", "delta", "trust", "model", "run")
 
 _PROJECT = """\
 [build-system]
@@ -143,6 +143,7 @@ def _owner(node: dict[str, Any]) -> Owner:
         epsilon=float(stated["epsilon"]),
         delta=float(stated.get("delta", 1e-5)),
         trusts_server=trust == "server",
+        agreed=load(str(stated["run"])) if "run" in stated else None,
     )
 
 

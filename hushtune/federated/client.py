@@ -2,8 +2,9 @@
 
 Everything the client computes of a round follows from the ledger: model, settings, directions and
 all moves so far. It recomputes ε of the plan and refuses a run that its owner does not allow,
-before it answers anything. What leaves it is the number of its units, K integers a round, and
-words that name public things only; whatever else goes wrong is said on its own terminal.
+before it adds to a round. What leaves it is the number of its units as its owner agreed to count
+them, K integers a round, and words that name public things only; whatever else goes wrong is said
+on its own terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 
 from hushtune import opening
 from hushtune.config import Config, ConfigError, from_values
-from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, unpacked
+from hushtune.config.federated_checks import check_federated
+from hushtune.federated.agreement import Agreement, terms_of
+from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Refusal, unpacked
 from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
@@ -41,6 +44,8 @@ class Owner:
         epsilon: the most ε that a run may cost; none: what the server plans.
         delta: the most δ.
         trusts_server: whether the server may see sums without noise.
+        agreed: a configuration whose ways to read the data, and whose unit, are agreed to; none:
+            those of the first that a server asks for.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Owner:
     epsilon: float | None = None
     delta: float = 1e-5
     trusts_server: bool = True
+    agreed: Config | None = None
 
 
 @dataclass
@@ -61,7 +67,7 @@ class AtWork:
         session: of the run.
         update: moves the session's parameters.
         applied: how many of the ledger's charges the parameters have behind them.
-        data: by owner.
+        data: by owner, with what was agreed on reading it.
         slopes: by owner.
         copies: of the ledger, by owner.
     """
@@ -70,7 +76,7 @@ class AtWork:
     session: RunSession | None = None
     update: RunUpdate | None = None
     applied: int = 0
-    data: dict[str, LabelledText] = field(default_factory=dict)
+    data: dict[str, tuple[Config, LabelledText]] = field(default_factory=dict)
     slopes: dict[str, Slopes] = field(default_factory=dict)
     copies: dict[str, Kept] = field(default_factory=dict)
 
@@ -87,73 +93,91 @@ class Client:
     def __init__(self, owner: Owner, at_work: AtWork) -> None:
         self._owner = owner
         self._work = at_work
+        self._agreement = Agreement(owner.folder, owner.agreed)
 
     def answer(self, kind: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a question of a server; a refusal if it cannot be given."""
         try:
             if kind == DESCRIBE:
-                config = from_values(json.loads(question["config"]), source="the server")
-                return {"units": self._units(config)}
+                return {"units": self._units(json.loads(question["config"]))}
             if kind == ROUND:
                 return self._round(question["first"], question["lines"])
             return {REFUSED: "was asked for something that it does not know"}
         except Behind as behind:
             return {"known": behind.known}
-        except (ConfigError, LedgerError) as refusal:
-            # These name settings and lines of the ledger, which the server knows.
+        except Refusal as refusal:
             return {REFUSED: " ".join(str(refusal).split())}
         except Exception as error:
-            # Whatever else an error says may be about private text.
-            print(f"hushtune: not answered, since {error!r}", file=sys.stderr, flush=True)
+            # Whatever else an error says may be about private text, or about this machine.
+            _tell(error)
             return {REFUSED: "has a problem; its own terminal says which"}
 
-    def _units(self, config: Config) -> int:
+    def _units(self, values: dict[str, Any]) -> int:
+        config = _accepted(values)
+        self._agreement.require(config)
         return self._data(config).units
 
     def _round(self, first: int, lines: bytes) -> dict[str, Any]:
         copies, name = self._work.copies, self._owner.name
         with LedgerCopy(self._owner.folder / "ledger.jsonl", copies.pop(name, None)) as copy:
-            charge = copy.follow(first, unpacked(lines))
-            header = copy.record.header
-            self._require_allowed(header)
+            charge = self._followed(copy, first, lines)
             session = self._at(copy)
             copies[name] = copy.keep()
+            header = session.header
             plan, terms = PrivacyPlan.from_json(header["plan"]), RoundTerms.of(header)
             data = self._data(session.config)
-            share = ClientShare(plan, terms, units=data.units)
-            values = share.of_round(self._slopes(session, data), charge)
-            return {"charge": charge, "values": packed_share(values, plan)}
+            slopes = self._slopes(session, data)
+            share = ClientShare(plan, terms, units=data.units, failed=_tell)
+            self._agreement.answer(charge)
+            return {"charge": charge, "values": packed_share(share.of_round(slopes, charge), plan)}
 
-    def _require_allowed(self, header: Mapping[str, Any]) -> None:
-        """Refuse what the owner did not agree to.
+    def _followed(self, copy: LedgerCopy, first: int, lines: bytes) -> int:
+        """The charge that is asked for, once the copy has it; what is refused leaves no trace."""
+        try:
+            told = unpacked(lines)
+            header = copy.header_in(first, told)
+            config = self._require_allowed(header)
+            self._agreement.require(config, header)
+            return copy.follow(first, told)
+        except Behind:
+            raise
+        except LedgerError as problem:
+            # It names lines of the ledger, which the server knows.
+            raise Refusal(str(problem)) from None
+
+    def _require_allowed(self, header: Mapping[str, Any]) -> Config:
+        """The run's configuration, unless it asks for what the owner does not allow.
 
         Raises:
-            LedgerError: saying what was asked for and what is allowed.
+            Refusal: saying what was asked for and what is allowed.
         """
         if header["private"] is not True:
-            raise LedgerError("the run has no privacy.")
-        config = from_values(header["config"], source="the ledger")
+            raise Refusal("the run has no privacy.")
+        config = _accepted(header["config"])
         plan, terms = PrivacyPlan.from_json(dict(header["plan"])), RoundTerms.of(header)
-        if plan.unit != config.protected or (terms.by_client and plan.sampling_probability != 1):
-            raise LedgerError("the run's ε is not that of what its clients would send.")
-        if ":" in config.task.objective:
-            raise LedgerError("a client runs no scoring function that a server names.")
+        if (plan.unit, plan.adjacency) != (config.protected, config.privacy.adjacency) or (
+            terms.by_client and plan.sampling_probability != 1
+        ):
+            raise Refusal("the run's ε is not that of what its clients would send.")
         if plan.delta > self._owner.delta:
-            raise LedgerError(
+            raise Refusal(
                 f"the run's δ is {plan.delta:.4g}, its owner allows {self._owner.delta:.4g}."
             )
         trusted = terms.trust == "server"
         if trusted and not self._owner.trusts_server:
-            raise LedgerError("its owner does not trust the server with sums without noise.")
+            raise Refusal("its owner does not trust the server with sums without noise.")
         allowed = self._owner.epsilon
         if allowed is not None and plan.epsilon() > allowed:
-            raise LedgerError(f"the run's ε is {plan.epsilon():.4g}, its owner allows {allowed}.")
+            raise Refusal(f"the run's ε is {plan.epsilon():.4g}, its owner allows {allowed}.")
+        return config
 
     def _at(self, copy: LedgerCopy) -> RunSession:
         """The session with the parameters of the copy's last round."""
         work, header = self._work, copy.record.header
         begun = work.session is not None and work.header == header
-        if not begun or work.applied > copy.record.charges:
+        # The last charge's release is yet to come.
+        behind = copy.record.charges - 1
+        if not begun or work.applied > behind:
             session = opening.resume(header, model=self._owner.model)
             session.require_isolation()
             work.header, work.session = header, session
@@ -164,22 +188,38 @@ class Client:
         if work.applied < copy.held_from:
             copy.read()
         record = copy.record
-        for charge in range(work.applied, record.charges):
+        for charge in range(work.applied, behind):
             if charge in record.releases:
                 work.update.apply(charge, record.releases[charge])
-        # The last charge's release is yet to come.
-        work.applied = record.charges - 1
+            work.applied = charge + 1
         return work.session
 
     def _data(self, config: Config) -> LabelledText:
-        if self._owner.name not in self._work.data:
-            self._work.data[self._owner.name] = self._owner.read(config)
-        return self._work.data[self._owner.name]
+        name, terms = self._owner.name, terms_of(config)
+        if name not in self._work.data or self._work.data[name][0] != terms:
+            self._work.slopes.pop(name, None)
+            self._work.data[name] = terms, self._owner.read(config)
+        return self._work.data[name][1]
 
     def _slopes(self, session: RunSession, data: LabelledText) -> Slopes:
         if self._owner.name not in self._work.slopes:
             self._work.slopes[self._owner.name] = session.slopes(data, self._work.update)
         return self._work.slopes[self._owner.name]
+
+
+def _accepted(values: dict[str, Any]) -> Config:
+    """A configuration that a server sends; raises Refusal naming what cannot be."""
+    try:
+        config = from_values(values, source="the server")
+        check_federated(config)
+    except ConfigError as problem:
+        raise Refusal(str(problem)) from None
+    return config
+
+
+def _tell(error: Exception) -> None:
+    """Say on the owner's own terminal what nobody else may know."""
+    print(f"hushtune: {error!r}", file=sys.stderr, flush=True)
 
 
 def partition(data: LabelledText, rows: np.ndarray) -> LabelledText:

@@ -71,6 +71,8 @@ class Group:
             raise TooFewClients(
                 f"federated.clients: {wanted} were expected, {len(self.units)} said what they hold."
             )
+        if len(self.units) > wanted:
+            raise ConfigError(f"federated.clients: {wanted} were expected, {len(self.units)} came.")
         return sum(self.units.values())
 
     def wait(self) -> None:

@@ -46,6 +46,10 @@ def unpacked(sent: bytes) -> bytes:
     return lines
 
 
+class Refusal(Exception):
+    """A question that a client does not answer; in words for the server, of public things only."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a client answered.

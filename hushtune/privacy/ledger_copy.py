@@ -2,9 +2,9 @@
 
 The server sends a client the lines that it has not seen, the last of which charges the round that
 is asked for. The client checks every line against the hash of the one before, appends them to its
-own file and syncs it before it computes anything. So it answers a charge once, whatever is asked;
-it notices a ledger that was set back or told differently; and it has what it needs to make the
-model of every round by itself.
+own file and syncs it before it computes anything. So, as long as it has that file, it answers a
+charge once, whatever is asked; it notices a ledger that was set back or told differently; and it
+has what it needs to make the model of every round by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hushtune.privacy import chain
 from hushtune.privacy.chain import ChainError
@@ -77,7 +78,7 @@ class LedgerCopy(LockedFile):
         """Read and verify the whole file."""
         self.record, self._count, self.held_from = Record(header={}), 0, 0
         *whole, torn = self._path.read_bytes().split(b"\n")
-        self._accept([line + b"\n" for line in whole])
+        _accept(self.record, [line + b"\n" for line in whole], after=0)
         self._count = len(whole)
         # A line that was cut short was answered by nobody: answers follow the sync.
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
@@ -87,6 +88,23 @@ class LedgerCopy(LockedFile):
         releases, last = self.record.releases, self.record.charges - 1
         self.record.releases = {last: releases[last]} if last in releases else {}
         return Kept(self._stamp(), self._count, self.record)
+
+    def header_in(self, first: int, lines: bytes) -> dict[str, Any]:
+        """The header of the ledger that is followed, or would be; nothing is added.
+
+        Args:
+            first, lines: as for `follow`.
+
+        Raises:
+            Behind, LedgerError: as `follow` does.
+        """
+        if self._count:
+            return self.record.header
+        if first:
+            raise Behind(0)
+        record = Record(header={})
+        _accept(record, lines.splitlines(keepends=True)[:1], after=0)
+        return record.header
 
     def follow(self, first: int, lines: bytes) -> int:
         """Add what the server says, durably; returns the charge that its last line asks for.
@@ -110,7 +128,7 @@ class LedgerCopy(LockedFile):
         new = sent[len(known) :]
         if not new:
             raise LedgerError("this round was asked for before.")
-        self._accept(new)
+        _accept(self.record, new, after=self._count)
         charge = self.record.charges - 1
         if charge < 0 or charge in self.record.releases:
             raise LedgerError("the ledger's last line charges no round.")
@@ -129,11 +147,13 @@ class LedgerCopy(LockedFile):
         found = os.fstat(self._file)
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _accept(self, lines: list[bytes]) -> None:
-        for number, line in enumerate(lines, start=self._count + 1):
-            try:
-                if not line.endswith(b"\n"):
-                    raise ChainError("not a whole line.")
-                accept(self.record, line[:-1], first=number == 1)
-            except ChainError as reason:
-                raise LedgerError(f"line {number} of the ledger: {reason}") from None
+
+def _accept(record: Record, lines: list[bytes], *, after: int) -> None:
+    """Take in lines that come after so many others."""
+    for number, line in enumerate(lines, start=after + 1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ChainError("not a whole line.")
+            accept(record, line[:-1], first=number == 1)
+        except ChainError as reason:
+            raise LedgerError(f"line {number} of the ledger: {reason}") from None

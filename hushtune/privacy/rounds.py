@@ -24,7 +24,7 @@ from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.registry import RegisteredRun
 from hushtune.privacy.sampling import PoissonSampler, representable_probability
-from hushtune.privacy.steps import Charged, Slopes, unspoken
+from hushtune.privacy.steps import Charged, Slopes
 
 
 class UnusableShare(Exception):
@@ -40,6 +40,9 @@ class RoundTerms:
         by_client: whether a client is the unit of privacy.
         examples: where it is, how many of its rows a client looks at in a round, expected.
         least_replies: with fewer, nothing is released.
+
+    Raises:
+        ValueError: a trust that nobody has made sound.
     """
 
     trust: str
@@ -47,13 +50,17 @@ class RoundTerms:
     examples: float
     least_replies: int
 
+    def __post_init__(self) -> None:
+        if self.trust not in ("server", "nobody"):
+            raise ValueError(f"Expected trust={self.trust!r} to be server or nobody.")
+
     @classmethod
     def of(cls, header: Mapping[str, Any]) -> RoundTerms:
         """Those of a federated run."""
         federated = header["config"]["federated"]
         return cls(
             trust=federated["trust"],
-            by_client=federated["level"] == "client",
+            by_client=federated["clients"] > 0 and federated["level"] == "client",
             examples=federated["examples"],
             least_replies=federated["least_replies"],
         )
@@ -92,10 +99,19 @@ class ClientShare:
         plan: of the run.
         terms: of its rounds.
         units: how many units of sampling the client holds; its rows, where it is the unit itself.
+        failed: told of what went wrong with a unit; private.
     """
 
-    def __init__(self, plan: PrivacyPlan, terms: RoundTerms, *, units: int) -> None:
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        terms: RoundTerms,
+        *,
+        units: int,
+        failed: Callable[[Exception], None],
+    ) -> None:
         self._terms = terms
+        self._failed = failed
         probability = plan.sampling_probability
         if terms.by_client:
             # Which of its rows a client looks at is its own business, and amplifies nothing.
@@ -106,20 +122,41 @@ class ClientShare:
     def of_round(self, slopes: Slopes, charge: int) -> tuple[int, ...]:
         """K integers, with noise unless the server is trusted; the charge must be durable.
 
-        Raises:
-            StepFailed: `slopes` failed; nothing of what was computed is said.
+        Whoever gets them sees whether there are any, and no noise covers that. So what fails with
+        some unit's text does not fail the round: a unit whose vector cannot be computed has zeros.
         """
-        return unspoken(
-            lambda: self._computed(slopes, charge),
-            f"round {charge} failed at this client with {{}}.",
-        )
-
-    def _computed(self, slopes: Slopes, charge: int) -> tuple[int, ...]:
-        values, unit_of_row = slopes(self._sampler.sample(), charge)
+        values, unit_of_row = self._values(slopes, self._sampler.sample(), charge)
         if self._terms.by_client:
             unit_of_row = np.zeros_like(unit_of_row)
         total = self._boundary.bounded_sum(values, unit_of_row)
-        return self._boundary.publish(total) if self._terms.trust == "nobody" else tuple(total)
+        return tuple(total) if self._terms.trust == "server" else self._boundary.publish(total)
+
+    def _values(
+        self, slopes: Slopes, units: np.ndarray, charge: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return slopes(units, charge)
+        except Exception as error:
+            self._failed(error)
+        # Numbers of a unit are the same bits alone as among others; that of all rows of a client
+        # has no parts.
+        found = (
+            [] if self._terms.by_client else [self._alone(slopes, unit, charge) for unit in units]
+        )
+        whole = [each for each in found if each is not None]
+        if not whole:
+            return np.zeros((0, self._boundary.plan.directions)), np.zeros(0, dtype=np.int64)
+        values, unit_of_row = zip(*whole, strict=True)
+        return np.concatenate(values), np.concatenate(unit_of_row)
+
+    def _alone(
+        self, slopes: Slopes, unit: np.integer[Any], charge: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        try:
+            return slopes(np.array([unit]), charge)
+        except Exception as error:
+            self._failed(error)
+            return None
 
 
 class Rounds(Charged):

@@ -108,12 +108,12 @@ class Steps(Charged):
 
 
 def prepared(prepare: Callable[[], Computed]) -> Computed:
-    """What is made of private texts before a charge; says nothing of what it met.
+    """What is made of private texts before steps; says nothing of what it met.
 
     Raises:
         StepFailed: if it failed.
     """
-    return unspoken(prepare, "preparing the texts failed with {}; nothing was charged for it.")
+    return unspoken(prepare, "preparing the texts failed with {}.")
 
 
 def unspoken(

@@ -13,6 +13,7 @@ from deployment import deployed, write_node_key
 from local import configuration
 
 from hushtune.federated.apps import write_app
+from hushtune.files import write_config
 from hushtune.guarantee import describe_guarantee
 from hushtune.privacy import ledger as ledgers
 from hushtune.run import replay
@@ -34,6 +35,7 @@ def test_two_owners_behind_a_superlink(encoder_folder, tmp_path: Path):
     config = configuration(encoder_folder, public, tmp_path, clients=2, timeout=200.0)
     config = dataclasses.replace(config, method=dataclasses.replace(config.method, steps=2))
     write_app(config, tmp_path / "app")
+    write_config(tmp_path / "agreed.yaml", config)
     with deployed(tmp_path) as deployment:
         deployment.superlink()
         for number, rows in enumerate((30, 40)):
@@ -42,7 +44,8 @@ def test_two_owners_behind_a_superlink(encoder_folder, tmp_path: Path):
             write_node_key(tmp_path, name)
             deployment.register(name)
             settings = f'data="{data}" folder="{tmp_path / name}-copy" epsilon=4.0 trust="server"'
-            deployment.supernode(name, settings)
+            agreed = f' run="{tmp_path}/agreed.yaml"' if number else ""
+            deployment.supernode(name, settings + agreed)
         write_node_key(tmp_path, "stranger")
         stranger = deployment.supernode("stranger", 'data="x" folder="y" epsilon=4.0')
         run = deployment.run(tmp_path / "app")

@@ -14,7 +14,7 @@ from local import LocalClients, Told, configuration
 from hushtune import opening
 from hushtune.federated import messages
 from hushtune.federated.group import TooFewClients
-from hushtune.federated.messages import ROUND, Answer, packed, unpacked
+from hushtune.federated.messages import ROUND, Answer, Refusal, packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
@@ -290,7 +290,19 @@ CLAIMS = {
         ),
         "not that of what its clients",
     ),
-    "code": (lambda h: h["config"]["task"].update(objective="os:rename"), "no scoring function"),
+    "another adjacency": (lambda h: h["plan"].update(adjacency="replace-one"), "not that of what"),
+    "a level without clients": (
+        lambda h: h["config"]["federated"].update(level="client", clients=0),
+        "federated.clients: 0 is not accepted",
+    ),
+    "code": (
+        lambda h: h["config"]["task"].update(objective="os:rename"),
+        "clients run no function",
+    ),
+    "masks": (
+        lambda h: h["config"]["federated"].update(trust="secure-aggregation"),
+        "its masks can be searched through",
+    ),
 }
 
 
@@ -304,7 +316,7 @@ def test_a_client_does_not_believe_a_header(run, claim):
     client._require_allowed(header)
     change, words = CLAIMS[claim]
     change(header)
-    with pytest.raises(LedgerError, match=words):
+    with pytest.raises(Refusal, match=words):
         client._require_allowed(header)
 
 

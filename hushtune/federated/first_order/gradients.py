@@ -123,6 +123,9 @@ def contributions(
 
     def of_client(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.random.default_rng().permutation(data.rows_of(units))
+        if not len(rows):
+            # A code of nothing need not be zero; whoever has nothing adds nothing.
+            return encode(np.zeros(settings.dimension), charge)[None][:0], rows
         return encode(training.of_rows(rows), charge)[None], np.zeros(1, dtype=np.int64)
 
     return of_client if by_client else of_examples

@@ -126,12 +126,13 @@ def rdp_epsilon(mu: float, delta: float) -> float:
 def shown_beside(
     phases: Sequence[Phase], delta: float, *, adjacency: str = "add-or-remove-one"
 ) -> dict[str, float | None]:
-    """ε of the same rounds by three accountants, to be shown side by side; each is an upper bound.
+    """ε of the same rounds by three accountants, to be shown side by side.
 
     "pld" adds privacy losses up on a grid, round by round, without knowing of the closed form; it
     alone may be reported where rounds sample. In "pld" and "gdp" integer noise is charged for, with
     less than 1e-6 of ε for scales from 2^32. "rdp" is of continuous noise, whose curve is also the
-    discrete Gaussian's where nobody samples (Canonne, Kamath and Steinke 2020).
+    discrete Gaussian's where nobody samples (Canonne, Kamath and Steinke 2020). Each is an upper
+    bound, "rdp" of sampled rounds but for the noise being of integers.
 
     Args:
         phases: Gaussian rounds on the same data, at least one.
