@@ -143,8 +143,16 @@ def _owner(node: dict[str, Any]) -> Owner:
         epsilon=float(stated["epsilon"]),
         delta=float(stated.get("delta", 1e-5)),
         trusts_server=trust == "server",
-        agreed=load(str(stated["run"])) if "run" in stated else None,
+        agreed=_agreed(stated["run"]) if "run" in stated else None,
     )
+
+
+def _agreed(path: Any) -> Config:
+    try:
+        return load(str(path))
+    except ConfigError:
+        # What is wrong with it is its owner's to know, and where it is.
+        raise ConfigError("its node's configuration names a run that cannot be read.") from None
 
 
 client = client_app(_client_of)

@@ -114,6 +114,9 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
             _owner({name: value for name, value in said.items() if name != missing})
     with pytest.raises(ConfigError, match="trust that is not known"):
         _owner(said | {"trust": "everybody"})
+    with pytest.raises(ConfigError) as refused:
+        _owner(said | {"run": "/private/run.yaml"})
+    assert "/private" not in str(refused.value)
 
 
 PLANNED = {
