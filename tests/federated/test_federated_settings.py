@@ -103,7 +103,11 @@ def test_the_app_holds_the_run_and_is_written_once(run_arguments, tmp_path: Path
 
 def test_a_node_says_what_its_owner_allows(tmp_path: Path):
     said = {"data": "rows.jsonl", "folder": str(tmp_path), "epsilon": 2.0, "partition-id": 3}
+    with pytest.raises(ConfigError, match="does not say run, and trusts nobody"):
+        _owner(said)
+    said["run"] = str(EXAMPLE)
     owner = _owner(said)
+    assert owner.agreed == load(EXAMPLE)
     assert owner.epsilon == 2.0
     assert not owner.trusts_server  # nobody is trusted who was not named
     assert _owner(said | {"trust": "server"}).trusts_server
@@ -114,6 +118,9 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
             _owner({name: value for name, value in said.items() if name != missing})
     with pytest.raises(ConfigError, match="trust that is not known"):
         _owner(said | {"trust": "everybody"})
+    assert _owner({**said, "trust": "server"}).agreed is not None
+    del said["run"]
+    assert _owner({**said, "trust": "server"}).agreed is None
     with pytest.raises(ConfigError) as refused:
         _owner(said | {"run": "/private/run.yaml"})
     assert "/private" not in str(refused.value)
