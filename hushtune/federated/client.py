@@ -197,7 +197,6 @@ class Client:
     def _data(self, config: Config) -> LabelledText:
         name, terms = self._owner.name, terms_of(config)
         if name not in self._work.data or self._work.data[name][0] != terms:
-            self._work.slopes.pop(name, None)
             self._work.data[name] = terms, self._owner.read(config)
         return self._work.data[name][1]
 

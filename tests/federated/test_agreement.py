@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,13 @@ def test_how_data_is_read_can_be_asked_once(owner_of, config):
 def test_an_owner_who_said_what_is_agreed_to_answers_nothing_else(owner_of, config):
     client = Client(owner_of(agreed=changed(config, unit="user")), AtWork())
     assert "agreed to other settings: data.unit" in described(client, config)["refused"]
+    assert described(client, changed(config, unit="user")) == {"units": 2}
+
+
+def test_an_owner_who_empties_the_folder_agrees_anew(owner_of, config, tmp_path):
+    client = Client(owner_of(), AtWork())
+    assert described(client, config) == {"units": 60}
+    shutil.rmtree(tmp_path / "owner")
     assert described(client, changed(config, unit="user")) == {"units": 2}
 
 
