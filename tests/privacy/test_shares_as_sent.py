@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hushtune.privacy import PrivacyPlan
-from hushtune.privacy.rounds import UnusableShare, packed_share, unpacked_share
+from hushtune.privacy.boundary import Boundary
+from hushtune.privacy.ledger import Ledger
+from hushtune.privacy.rounds import Rounds, UnusableShare, packed_share, unpacked_share
 
 PLAN = PrivacyPlan.for_epsilon(
     epsilon=2.0,
@@ -59,3 +62,25 @@ def test_noise_beyond_all_bounds_makes_no_longer_number():
 def test_anything_else_is_not_a_share(sent):
     with pytest.raises(UnusableShare, match="did not send integers"):
         unpacked_share(sent, PLAN)
+
+
+@pytest.mark.parametrize("level", ["example", "client"])
+def test_a_server_sees_a_vector_that_is_longer_than_its_units_clips(level, tmp_path):
+    """A client that is the unit has one clip, however many rows it says it has."""
+    federated = {
+        "clients": 10,
+        "level": level,
+        "trust": "server",
+        "examples": 8.0,
+        "least_replies": 1,
+    }
+    header = {"private": True, "plan": PLAN.to_json(), "config": {"federated": federated}}
+    as_long_as_the_clip = Boundary(PLAN).bounded_sum(np.array([[1.0, 0.0, 0.0]]), np.array([0]))
+    sent = [packed_share([k * number for number in as_long_as_the_clip], PLAN) for k in (1, 2, 3)]
+    with Ledger(tmp_path / "ledger.jsonl", header) as ledger:
+        rounds = Rounds(ledger)
+        most = 2 if level == "example" else 1
+        for k in range(most):
+            assert rounds.share(sent[k], units=2) == unpacked_share(sent[k], PLAN)
+        with pytest.raises(UnusableShare, match="longer than its units' clips"):
+            rounds.share(sent[most], units=2)
