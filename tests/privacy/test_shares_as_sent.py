@@ -74,7 +74,8 @@ def test_a_server_sees_a_vector_that_is_longer_than_its_units_clips(level, tmp_p
         "examples": 8.0,
         "least_replies": 1,
     }
-    header = {"private": True, "plan": PLAN.to_json(), "config": {"federated": federated}}
+    config = {"federated": federated}
+    header = {"private": True, "steps": PLAN.steps, "plan": PLAN.to_json(), "config": config}
     as_long_as_the_clip = Boundary(PLAN).bounded_sum(np.array([[1.0, 0.0, 0.0]]), np.array([0]))
     sent = [packed_share([k * number for number in as_long_as_the_clip], PLAN) for k in (1, 2, 3)]
     with Ledger(tmp_path / "ledger.jsonl", header) as ledger:
