@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from hushtune.federated.codecs import (
     Layer,
     LinearCodec,
     Prior,
-    codec_from_json,
     train,
 )
 from hushtune.federated.codecs.randomness import permutation, signs
@@ -59,21 +56,6 @@ def test_the_code_of_a_row_is_the_same_bits_whatever_stands_beside_it(name: str)
     assert np.array_equal(codec.encode(np.asfortranarray(rows)), alone)
     assert np.array_equal(codec.encode(rows[::-1].reshape(2, 3, -1)).reshape(6, -1)[::-1], alone)
     assert codec.encode(rows[:0]).shape == (0, codec.size)
-
-
-@pytest.mark.parametrize("name", CODECS)
-def test_a_codec_read_from_its_json_encodes_and_decodes_to_the_same_bits(
-    name: str, tmp_path: Path
-) -> None:
-    codec = codec_of(name)
-    if name == "autoencoder":
-        codec.save(tmp_path)
-    again = codec_from_json(json.loads(json.dumps(codec.to_json())), tmp_path)
-    update = np.random.default_rng(0).standard_normal(DIMENSION)
-    code = codec.encode(update)
-    assert np.array_equal(again.encode(update), code)
-    assert np.array_equal(again.decode(code, 0.5), codec.decode(code, 0.5))
-    assert codec.decode(code, 0.5).shape == (DIMENSION,)
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -19,9 +19,6 @@ only. `decode` is post-processing of what the boundary released. The setting is 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from hushtune.federated.codecs.acceptance import cosine_on_draws, require_accepted
 from hushtune.federated.codecs.autoencoder import AutoencoderCodec, train
 from hushtune.federated.codecs.base import Codec
@@ -36,29 +33,8 @@ __all__ = [
     "Layer",
     "LinearCodec",
     "Prior",
-    "codec_from_json",
     "cosine_on_draws",
     "moments",
     "require_accepted",
     "train",
 ]
-
-
-def codec_from_json(value: dict[str, Any], folder: Path | None = None) -> Codec:
-    """The codec whose `to_json` gave this value.
-
-    Args:
-        value: plain values.
-        folder: where an auto-encoder was saved; other codecs need none.
-
-    Raises:
-        ValueError: if no codec is of that kind, or the folder has not the weights that are named.
-    """
-    kind = value["kind"]
-    if kind == IdentityCodec.kind:
-        return IdentityCodec.from_json(value)
-    if kind == LinearCodec.kind:
-        return LinearCodec.from_json(value)
-    if kind == AutoencoderCodec.kind and folder is not None:
-        return AutoencoderCodec.from_json(value, folder)
-    raise ValueError(f"Expected {kind=} to be identity, linear, or autoencoder with a folder.")

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hushtune.federated.codecs.base import by_row, checked_code
@@ -24,10 +22,6 @@ from hushtune.federated.codecs.images import halvings_of, side_of, whitened
 from hushtune.federated.codecs.network import Network
 from hushtune.federated.codecs.priors import Prior
 from hushtune.federated.codecs.randomness import Seed, generator
-from hushtune.models.load import hash_tensors
-from hushtune.privacy.plan import require
-
-WEIGHTS_FILE = "autoencoder.safetensors"
 
 _BLOCKS = 2
 
@@ -60,11 +54,6 @@ class AutoencoderCodec:
     def size(self) -> int:
         return int(side_of(self.prior.dimension, self.ratio) ** 2 * self.ratio)
 
-    @property
-    def weights_sha256(self) -> str:
-        """Over names, dtypes, shapes and bytes of the weights."""
-        return hash_tensors(self.network.state_dict().items())
-
     def encode(self, updates: np.ndarray) -> np.ndarray:
         return by_row(self._encode, updates, self.dimension, self.size)
 
@@ -74,31 +63,6 @@ class AutoencoderCodec:
         latent = checked_code(code, noise, self.size).reshape(-1, side, side)
         numbers = forward(self.network.decoder, latent).reshape(-1)[: self.dimension]
         return self.prior.mean + self.prior.deviation * numbers
-
-    def save(self, folder: Path) -> None:
-        """Write the weights into a folder; `to_json` holds the rest."""
-        save_file(self.network.state_dict(), folder / WEIGHTS_FILE)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "prior": self.prior.to_json(),
-            "ratio": self.ratio,
-            "weights_sha256": self.weights_sha256,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], folder: Path) -> AutoencoderCodec:
-        """The codec of which `to_json` wrote the value and `save` the weights.
-
-        Raises:
-            ValueError: if the weights in the folder are others.
-        """
-        network = network_of(value["ratio"], load_file(folder / WEIGHTS_FILE))
-        codec = cls(Prior.from_json(value["prior"]), value["ratio"], network)
-        found, expected = codec.weights_sha256, value["weights_sha256"]
-        require(found == expected, f"SHA-256 of {folder / WEIGHTS_FILE}", found, expected)
-        return codec
 
     def _encode(self, update: np.ndarray) -> np.ndarray:
         image = whitened(update[None], self.prior, self.ratio)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -48,10 +48,6 @@ class Codec(Protocol):
             code: (m,) float64, a mean of codes with noise.
             noise: standard deviation of the noise on each coordinate of `code`.
         """
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values from which `codec_from_json` makes the same codec."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,11 +41,3 @@ class IdentityCodec:
 
     def decode(self, code: np.ndarray, noise: float) -> np.ndarray:
         return checked_code(code, noise, self.dimension).copy()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "dimension": self.dimension}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> IdentityCodec:
-        """The codec that `to_json` wrote."""
-        return cls(value["dimension"])

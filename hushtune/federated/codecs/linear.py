@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -90,21 +90,6 @@ class LinearCodec:
             lifted[layer] = kept * projection.lift(centred[start : start + projection.size])
             start += projection.size
         return self.prior.mean + lifted
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "prior": self.prior.to_json(),
-            "size": self.size,
-            "seed": self.seed,
-            "updates": self.updates,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> LinearCodec:
-        """The codec that `to_json` wrote."""
-        prior = Prior.from_json(value["prior"])
-        return cls(prior, value["size"], value["seed"], value["updates"])
 
     def _project(self, update: np.ndarray) -> np.ndarray:
         layers = zip(self.prior.slices, self._projections, strict=True)
