@@ -22,8 +22,8 @@ from hushtune.federated.codecs import LinearCodec, Prior, cosine_on_draws, momen
 from hushtune.federated.codecs.acceptance import cosine, projection_cosine
 from hushtune.federated.codecs.randomness import generator
 from hushtune.federated.first_order.gradients import ExampleGradients
+from hushtune.loading import load_moving
 from hushtune.probe import dummy_data
-from hushtune.session import load_moving
 from hushtune.tasks.data import read_labelled_text
 
 

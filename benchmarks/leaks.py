@@ -24,9 +24,9 @@ from hushtune.federated.leaks.atoms import Atoms, View
 from hushtune.federated.leaks.protection import Sender, noised_moments, noised_prior
 from hushtune.federated.leaks.scores import auc, auc_by_chance
 from hushtune.federated.leaks.victim import Victim
+from hushtune.loading import load_moving
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.boundary import Boundary
-from hushtune.session import load_moving
 from hushtune.tasks.data import LabelledText
 
 DELTA = 1e-5

@@ -6,33 +6,35 @@ Neither looks at private text: `begin` takes the number of units and nothing els
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from hushtune import methods
 from hushtune.answers import for_objective
-from hushtune.config import ADAPTERS, VIRTUAL, Config, ConfigError, check_units, from_values
+from hushtune.config import Config, ConfigError, check_units, from_values
+from hushtune.loading import (
+    VERSIONED,
+    Moving,
+    is_head,
+    load_base,
+    load_moving,
+    pack_label_vectors,
+)
 from hushtune.memory import room
 from hushtune.methods import Budget, Settings
-from hushtune.models.load import LoadedModel, load_model
-from hushtune.models.moving import add_adapters, moving_parameters
-from hushtune.models.offload import refuse_moving_files, stored
-from hushtune.models.prompts import add_virtual_tokens
+from hushtune.models.load import LoadedModel
+from hushtune.models.offload import stored
 from hushtune.plain import PlainPlan
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.accounting.search import PrivateSearch
 from hushtune.privacy.ledger import LedgerError
 from hushtune.privacy.steps import Slopes, prepared
 from hushtune.probe import (
-    LABEL_VECTORS,
     Probe,
     can_keep,
     coupled_shapes,
@@ -54,14 +56,8 @@ from hushtune.zo.losses import MovedLosses
 from hushtune.zo.prefix import FrozenPrefix, find_frozen_prefix
 from hushtune.zo.update import Update
 
-#: A model, what of it moves in a word, and the moving parameters by name.
-Moving = tuple[LoadedModel, str, dict[str, nn.Parameter]]
-
 #: Methods that are not zeroth-order, and the command that each belongs to.
 _ELSEWHERE = {"dp-sgd": "train", "dr-encoder": "federate"}
-
-#: Versions that the numbers of a run depend on.
-VERSIONED = ("hushtune", "torch", "transformers", "peft", "opendp", "numpy", "scipy")
 
 #: A λ at which a loss is seen to move, whatever the dtype.
 _ANY_SCALE = 1e-2
@@ -336,11 +332,6 @@ def prepare(
     return Prepared(loaded, tune, head_only, population, probe, try_isolation)
 
 
-def is_head(parameters: Mapping[str, nn.Parameter]) -> bool:
-    """Whether nothing moves but an encoder's label vectors."""
-    return set(parameters) == {LABEL_VECTORS}
-
-
 def budget_of(config: Config, *, head_only: bool, population: int) -> Budget:
     """Directions, steps and batch of a configuration."""
     budget = methods.budget(
@@ -399,45 +390,6 @@ def resume(header: dict[str, Any], *, model: str | None = None) -> Session:
     )
 
 
-def load_base(
-    config: Config, header: Mapping[str, Any], *, model: str | None = None
-) -> tuple[Config, LoadedModel, str, dict[str, nn.Parameter]]:
-    """The model that a ledger began with, as it was; with the configuration that names it.
-
-    Args:
-        config: the header's.
-        model: where the base model is, if not where it was.
-
-    Raises:
-        LedgerError: if it is another one.
-    """
-    if model is not None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    loaded, tune, parameters = load_moving(config)
-    if loaded.base_hash != header["base_sha256"]:
-        raise LedgerError(
-            f"{config.model.name}: not the base model of this ledger; the SHA-256 of its weights "
-            f"is {loaded.base_hash[:16]}…, the ledger began with {header['base_sha256'][:16]}…"
-        )
-    _unpack_label_vectors(loaded, header["label_vectors"])
-    return config, loaded, tune, parameters
-
-
-def load_moving(config: Config) -> Moving:
-    """The model, with adapters where asked for, and the parameters that move."""
-    loaded = load_model(config.model, config.task, config.data, seed=config.seed)
-    tune = config.model.tune
-    if tune == "auto":
-        tune = "head" if loaded.kind in ("descriptions", "head") else "lora"
-    if tune in VIRTUAL:
-        add_virtual_tokens(loaded, config.model, config.seed)
-    elif tune in ADAPTERS:
-        add_adapters(loaded, tune, config.model.lora, config.seed)
-    parameters = moving_parameters(loaded, tune)
-    refuse_moving_files(tune, config.model.offload, parameters)
-    return loaded, tune, parameters
-
-
 def micro_batch_tokens(config: Config, loaded: LoadedModel, *, most: int, slices: int) -> int:
     """Tokens in a micro-batch at most: as given, or as many as fit in free memory, up to `most`.
 
@@ -459,23 +411,3 @@ def micro_batch_tokens(config: Config, loaded: LoadedModel, *, most: int, slices
 
 def _given(value: Any) -> Any:
     return None if value == "auto" else value
-
-
-def pack_label_vectors(loaded: LoadedModel) -> str | None:
-    """The starting label vectors, for a header.
-
-    They come from forward passes, whose bits machines differ in.
-    """
-    vectors = getattr(loaded.model, LABEL_VECTORS, None)
-    if vectors is None:
-        return None
-    return base64.b64encode(vectors.detach().cpu().numpy().astype("<f4").tobytes()).decode()
-
-
-def _unpack_label_vectors(loaded: LoadedModel, packed: str | None) -> None:
-    if packed is None:
-        return
-    vectors: Any = getattr(loaded.model, LABEL_VECTORS)
-    values = np.frombuffer(base64.b64decode(packed), dtype="<f4").reshape(vectors.shape)
-    with torch.no_grad():
-        vectors.copy_(torch.from_numpy(values.copy()))

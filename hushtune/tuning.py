@@ -30,6 +30,7 @@ from hushtune.ending import LEDGER, write_end
 from hushtune.evaluating.noised_score import noised_score, score_plan
 from hushtune.evaluation import Metrics, read_data
 from hushtune.files import write_config
+from hushtune.loading import Moving, is_head, load_moving
 from hushtune.methods import Budget
 from hushtune.models.save import refuse_base_folder
 from hushtune.privacy import chain, registry
@@ -72,7 +73,7 @@ class PlannedSearch:
     budgets: list[Budget]
     delta: float
     population: int
-    moving: sessions.Moving
+    moving: Moving
     scoring: PrivacyPlan | None
 
     @property
@@ -99,8 +100,8 @@ def plan_search(config: Config, search: SearchConfig, *, units: int) -> PlannedS
     population = config.public_units(units)
     for each in choices:
         configuration.check_units(each, population)
-    moving = sessions.load_moving(choices[0])
-    head_only = sessions.is_head(moving[2])
+    moving = load_moving(choices[0])
+    head_only = is_head(moving[2])
     budgets = [
         sessions.budget_of(each, head_only=head_only, population=population) for each in choices
     ]

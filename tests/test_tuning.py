@@ -20,8 +20,7 @@ import pytest
 from commands import command, refusal
 from conftest import write_reviews
 
-from hushtune import session as sessions
-from hushtune import tuning
+from hushtune import loading, tuning
 from hushtune.cli import main
 from hushtune.config import ConfigError
 from hushtune.config.searching import configurations, load_search
@@ -460,8 +459,10 @@ def test_planning_loads_one_model_however_many_configurations_there_are(
     search_file, number_of_runs, capsys, monkeypatch
 ):
     loads = []
-    load = sessions.load_moving
-    monkeypatch.setattr(sessions, "load_moving", lambda config: (loads.append(1), load(config))[1])
+    load = loading.load_model
+    monkeypatch.setattr(
+        loading, "load_model", lambda *of, **more: (loads.append(1), load(*of, **more))[1]
+    )
     number_of_runs(1)
     text = Path(search_file).read_text().replace("clip_norm: [1, 8]", "directions: [2, 4, 8]")
     Path(search_file).write_text(text)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hushtune.config import Config, from_values
+from hushtune.loading import load_moving
 from hushtune.models.load import LoadedModel
-from hushtune.session import load_moving
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import TextTask

@@ -20,6 +20,7 @@ from hushtune.comparison.settings import LABEL, FirstOrderPlan, make_plan
 from hushtune.config import Config, ConfigError, check_units
 from hushtune.evaluation import Evaluations, GivenRows, Metrics, named, read_data
 from hushtune.files import write_config, write_json
+from hushtune.loading import load_moving
 from hushtune.memory import peak_memory
 from hushtune.models.load import LoadedModel, hash_tensors
 from hushtune.models.reached import reached
@@ -28,7 +29,6 @@ from hushtune.privacy import accounting
 from hushtune.privacy.registry import enter_spending
 from hushtune.probe import LABEL_VECTORS
 from hushtune.report.words import guarantee_line
-from hushtune.session import load_moving
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import example_length

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from hushtune.cli import main
 from hushtune.config import Config, ConfigError, DataConfig, ModelConfig, TaskConfig, from_values
+from hushtune.loading import load_moving
 from hushtune.models.load import hash_tensors, load_model
 from hushtune.models.offload import is_streamed, stored, stream, streams
 from hushtune.probe import can_keep
-from hushtune.session import begin, load_moving, resume
+from hushtune.session import begin, resume
 from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.zo import slices

@@ -17,9 +17,9 @@ from virtual_tokens import COUNT, LABELS, TEXTS, configured, load, logits, losse
 from hushtune import probe
 from hushtune import session as sessions
 from hushtune.config import ConfigError, check
+from hushtune.loading import load_moving
 from hushtune.models.load import LoadedModel
 from hushtune.models.moving import base_network
-from hushtune.session import load_moving
 from hushtune.sizing import bytes_a_token
 from hushtune.tasks.batches import bucket_shapes
 from hushtune.tasks.data import LabelledText

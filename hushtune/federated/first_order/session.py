@@ -34,13 +34,13 @@ from hushtune.federated.first_order.settings import (
     rounds_of,
     settings_of,
 )
+from hushtune.loading import VERSIONED, load_base, load_moving, pack_label_vectors
 from hushtune.models.load import LoadedModel
 from hushtune.models.reached import reached
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.rounds import RoundTerms
 from hushtune.privacy.steps import Slopes, prepared
 from hushtune.probe import dummy_data
-from hushtune.session import VERSIONED, load_base, load_moving, pack_label_vectors
 from hushtune.settling import make_header, make_private_plan, require_start
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
