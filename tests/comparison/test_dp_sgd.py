@@ -18,7 +18,11 @@ import hushtune
 from hushtune.cli import main
 from hushtune.comparison import dp_sgd, gradients
 from hushtune.comparison.settings import LABEL, FirstOrderPlan
+from hushtune.config import load as load_config
+from hushtune.loading import load_moving
+from hushtune.models.restore import TunedModel
 from hushtune.privacy import accounting, registry
+from hushtune.tasks.data import LabelledText
 
 
 @pytest.fixture
@@ -269,6 +273,14 @@ def shown_by(command: str, *arguments: object, capsys, code: int = 0) -> str:
     return shown.err if code else shown.out
 
 
+def scores_of(model: TunedModel, texts: list[str]) -> np.ndarray:
+    """Those of a first micro-batch."""
+    task = model.task(LabelledText.unlabelled(texts))
+    _, inputs = next(iter(task.micro_batches(np.arange(len(texts)))))
+    with torch.inference_mode():
+        return task.scores(inputs)[0].numpy()
+
+
 @pytest.mark.parametrize("tune", ["head", "last-1", "lora"])
 def test_a_run_can_be_evaluated_and_its_model_used(train, reviews, tmp_path, tune, capsys):
     if tune != "head":
@@ -277,16 +289,20 @@ def test_a_run_can_be_evaluated_and_its_model_used(train, reviews, tmp_path, tun
     test.write_text(Path(reviews).read_text())
     run, _ = train("run", "--data.eval", test, "--model.tune", tune, "--privacy.epsilon", 100)
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["private_accuracy"] != summary["zero_shot_accuracy"]
     found = json.loads(shown_by("eval", run, "--data", test, "--json", capsys=capsys))
     assert found["accuracy"] == summary["private_accuracy"]
     assert found["comparison"] == LABEL
     words = " ".join(shown_by("eval", run, "--data", test, capsys=capsys).split())
     assert LABEL in words
     rows = [json.loads(line) for line in test.read_text().splitlines()]
-    best = hushtune.load(run).predict([row["text"] for row in rows])
+    texts, tuned = [row["text"] for row in rows], hushtune.load(run)
+    best = tuned.predict(texts)
     right = np.mean([one == row["label"] for one, row in zip(best, rows, strict=True)])
     assert right == summary["private_accuracy"]
+    # It is not the base model, though by chance it may be right as often.
+    config = load_config(run / "config.yaml")
+    base = TunedModel(load_moving(config)[0].readout, config, tuned.shapes)
+    assert not np.allclose(scores_of(tuned, texts), scores_of(base, texts))
 
 
 def test_commands_that_need_a_ledger_say_that_a_comparison_has_none(train, tmp_path, capsys):

@@ -16,7 +16,7 @@ import transformers
 from conftest import write_reviews
 from torch import nn
 
-from hushtune import probe
+from hushtune import loading, probe
 from hushtune import session as sessions
 from hushtune.config import Config, ConfigError, DataConfig, from_values
 from hushtune.models.isolation import CouplingError, refuse_coupling
@@ -239,14 +239,14 @@ def draws(scores):
 @pytest.mark.parametrize("fault", [remembers, draws])
 def test_the_probe_refuses_a_model_whose_passes_depend_on_earlier_ones(fault, tiny, monkeypatch):
     config = make_config(tiny("bert"))
-    load = sessions.load_model
+    load = loading.load_model
 
     def faulty(*arguments, **options):
         loaded = load(*arguments, **options)
         loaded.readout.scores = fault(loaded.readout.scores)
         return loaded
 
-    monkeypatch.setattr(sessions, "load_model", faulty)
+    monkeypatch.setattr(loading, "load_model", faulty)
     chosen = 1e-3, Slopes(typical=1.0, agreement=1.0)
     monkeypatch.setattr(probe, "choose_scale", lambda *_, **__: chosen)
     with pytest.raises(ProbeError):
@@ -265,7 +265,7 @@ def at_most_the_largest(scores):
 
 def test_the_probe_sees_a_coupling_that_is_the_same_for_all_rows(tiny, monkeypatch):
     config = make_config(tiny("bert"))
-    load = sessions.load_model
+    load = loading.load_model
 
     def faulty(*arguments, **options):
         loaded = load(*arguments, **options)
@@ -273,7 +273,7 @@ def test_the_probe_sees_a_coupling_that_is_the_same_for_all_rows(tiny, monkeypat
         return loaded
 
     assert max(shape.rows for shape in sessions.begin(config, units=12).shapes) > 1
-    monkeypatch.setattr(sessions, "load_model", faulty)
+    monkeypatch.setattr(loading, "load_model", faulty)
     assert {shape.rows for shape in sessions.begin(config, units=12).shapes} == {1}
 
 
