@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import difflib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,15 @@ def from_values(values: dict[str, Any], *, source: str = "config") -> Config:
         task["labels"] = _labels_from_list(task["labels"], source)
     try:
         # JSON mode: arrays become tuples, and nothing else is converted.
-        return TypeAdapter(Config).validate_json(json.dumps(values), strict=True)
+        return _adapter().validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_problem(error)}") from None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Config]:
+    """Made once: making it takes longer than a hundred readings."""
+    return TypeAdapter(Config)
 
 
 def _plain(value: object) -> str:

@@ -37,12 +37,16 @@ class Kept:
     """What a process remembers of a copy that it closed, so as not to read it again.
 
     Attributes:
-        file: which file it was, its length and when it was written to.
+        file: which file it was.
+        bytes: how long.
+        written: when it was written to, in nanoseconds.
         lines: number of lines.
         record: what it says, without all releases but the last one.
     """
 
-    file: tuple[int, int, int]
+    file: int
+    bytes: int
+    written: int
     lines: int
     record: Record
 
@@ -52,7 +56,8 @@ class LedgerCopy(LockedFile):
 
     Args:
         path: of the file.
-        kept: what the process remembers of it; the file is read if it is not the same any more.
+        kept: what the process remembers of it. Of a file that has grown, as where another process
+            answered for the same owner in between, what is new is read; of another one, all.
 
     Attributes:
         record: what it says.
@@ -65,10 +70,7 @@ class LedgerCopy(LockedFile):
     def __init__(self, path: Path, kept: Kept | None = None) -> None:
         super().__init__(path, held="another process answers with this copy.")
         try:
-            if kept is not None and kept.file == self._stamp():
-                self.record, self._count = kept.record, kept.lines
-                self.held_from = max(0, kept.record.charges - 1)
-            else:
+            if kept is None or not self._goes_on_from(kept):
                 self.read()
         except BaseException:
             self.close()
@@ -77,9 +79,15 @@ class LedgerCopy(LockedFile):
     def read(self) -> None:
         """Read and verify the whole file."""
         self.record, self._count, self.held_from = Record(header={}), 0, 0
-        *whole, torn = self._path.read_bytes().split(b"\n")
-        _accept(self.record, [line + b"\n" for line in whole], after=0)
-        self._count = len(whole)
+        self._read_on(0)
+
+    def _read_on(self, start: int) -> None:
+        """Read and verify what comes after so many bytes."""
+        with self._path.open("rb") as file:
+            file.seek(start)
+            *whole, torn = file.read().split(b"\n")
+        _accept(self.record, [line + b"\n" for line in whole], after=self._count)
+        self._count += len(whole)
         # A line that was cut short was answered by nobody: answers follow the sync.
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
 
@@ -87,7 +95,8 @@ class LedgerCopy(LockedFile):
         """What to remember; the record is no longer this copy's then."""
         releases, last = self.record.releases, self.record.charges - 1
         self.record.releases = {last: releases[last]} if last in releases else {}
-        return Kept(self._stamp(), self._count, self.record)
+        found = os.fstat(self._file)
+        return Kept(found.st_ino, found.st_size, found.st_mtime_ns, self._count, self.record)
 
     def header_in(self, first: int, lines: bytes) -> dict[str, Any]:
         """The header of the ledger that is followed, or would be; nothing is added.
@@ -143,9 +152,19 @@ class LedgerCopy(LockedFile):
             return []
         return self._path.read_bytes().splitlines(keepends=True)[first:]
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _goes_on_from(self, kept: Kept) -> bool:
+        """Take over what is remembered, if the file is that or has only been added to since."""
         found = os.fstat(self._file)
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        same = (found.st_size, found.st_mtime_ns) == (kept.bytes, kept.written)
+        if found.st_ino != kept.file or not (same or found.st_size > kept.bytes):
+            return False
+        self.record, self._count = kept.record, kept.lines
+        self.held_from = max(0, kept.record.charges - 1)
+        try:
+            self._read_on(kept.bytes)
+        except LedgerError:
+            return False  # other lines were put in the same place
+        return True
 
 
 def _accept(record: Record, lines: list[bytes], *, after: int) -> None:

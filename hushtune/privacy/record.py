@@ -128,7 +128,7 @@ def states_its_steps(header: dict[str, Any]) -> bool:
 
 def problem_of_release(header: dict[str, Any], values: list[Any]) -> str | None:
     """Why `values` are not what the header's plan releases in a step, if they are not."""
-    if not all(type(value) is int for value in values):
+    if not {*map(type, values)} <= {int}:
         return "a release holds integers only."
     if len(values) != header.get("plan", {}).get("directions", len(values)):
         return "a release does not hold one integer for each direction of the plan."

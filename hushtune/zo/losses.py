@@ -14,12 +14,15 @@ from hushtune.zo.estimators import Move
 from hushtune.zo.kept import KeptOutputs, repeated
 from hushtune.zo.perturbed import Perturbed, Scratch
 from hushtune.zo.prefix import FrozenPrefix, Outputs
-from hushtune.zo.slices import SlicedSubstitution
+from hushtune.zo.slices import SlicedSubstitution, Stacks
 
 Inputs = dict[str, Tensor]
 
 #: A charge index that no run reaches: the probe's directions are never a step's directions.
 PROBE_CHARGE = 2**62
+
+#: Bytes of perturbed copies of small matrices that are kept while a step lasts.
+_KEPT_COPIES = 1 << 25
 
 
 class MicroBatch(NamedTuple):
@@ -124,11 +127,14 @@ class MovedLosses:
         losses = np.full((len(rows), len(moves)), np.nan)
         # Kept rows stand together, so that as few micro-batches as possible run the frozen layers.
         order = np.argsort(~self.kept.holds(rows), kind="stable")
+        stacks = Stacks(_KEPT_COPIES)
         with torch.inference_mode():
             for places, inputs in self._task.micro_batches(rows[order]):
                 places = order[places]
                 outputs = self.kept.outputs(rows[places])
-                values = self.of_inputs(inputs, moves, charge=charge, outputs=outputs)
+                values = self.of_inputs(
+                    inputs, moves, charge=charge, outputs=outputs, stacks=stacks
+                )
                 losses[places] = values[: len(places)]
         return losses
 
@@ -139,11 +145,13 @@ class MovedLosses:
         *,
         charge: int,
         outputs: Outputs | None = None,
+        stacks: Stacks | None = None,
     ) -> np.ndarray:
         """(rows of the micro-batch, moves) float64 losses, dummy rows included.
 
         Args:
             outputs: what the last frozen layers return for this micro-batch, where it is known.
+            stacks: perturbed copies of this charge, made for other micro-batches; added to.
         """
         groups = self._groups(inputs, moves)
         alone = set(range(len(moves))).difference(*groups)
@@ -155,7 +163,8 @@ class MovedLosses:
             if groups and not all(shared):
                 shared, _ = self.frozen_outputs(inputs)
             for places in groups:
-                values = self._sliced(inputs, [moves[place] for place in places], charge, shared)
+                some = [moves[place] for place in places]
+                values = self._sliced(inputs, some, charge, shared, stacks)
                 columns |= zip(places, values, strict=True)
         values = torch.stack([columns[place] for place in range(len(moves))], dim=1)
         return values.double().cpu().numpy()
@@ -181,7 +190,12 @@ class MovedLosses:
             return self._task.losses(inputs)
 
     def _sliced(
-        self, inputs: Inputs, moves: Sequence[Move], charge: int, outputs: Outputs
+        self,
+        inputs: Inputs,
+        moves: Sequence[Move],
+        charge: int,
+        outputs: Outputs,
+        stacks: Stacks | None,
     ) -> Tensor:
         """(moves, rows of the micro-batch) losses from one forward pass."""
         assert self._together is not None
@@ -194,7 +208,12 @@ class MovedLosses:
             for move in moves
         ]
         mode = SlicedSubstitution(
-            self._parameters, self._together.frozen, replace, times * examples
+            self._parameters,
+            self._together.frozen,
+            replace,
+            times * examples,
+            stacks,
+            moves=tuple(moves),
         )
         with self._prefix.sharing(repeated(outputs, times, examples)), mode:
             return self._task.losses(inputs).view(times, examples)

@@ -11,7 +11,7 @@ the others hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,29 @@ class _Pinned(NamedTuple):
     values: Tensor
 
 
+class Stacks:
+    """Copies of small moving matrices for all slices, kept from one pass of a step to the next.
+
+    Args:
+        limit: bytes that they may take; beyond, they are made again in every pass.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+        self._of: dict[Hashable, Tensor] = {}
+
+    def get(self, key: Hashable) -> Tensor | None:
+        """The copies that were kept under this key."""
+        return self._of.get(key)
+
+    def keep(self, key: Hashable, stack: Tensor) -> None:
+        """For the passes to come, if there is room."""
+        size = stack.numel() * stack.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._of[key] = stack
+
+
 class SlicedSubstitution(TorchFunctionMode):
     """While active, operations on moving parameters see another replacement in each slice of rows.
 
@@ -43,6 +66,8 @@ class SlicedSubstitution(TorchFunctionMode):
             `hushtune.zo.substitution.Substitution`. That tensor is not used any more when the
             next one is asked for.
         rows: rows of all slices together; the first axis of every tensor of rows is a multiple.
+        stacks: copies that earlier passes made of parameters that have not changed since; added to.
+        moves: what `replace` does, to tell its copies from those of others.
     """
 
     def __init__(
@@ -51,6 +76,8 @@ class SlicedSubstitution(TorchFunctionMode):
         frozen: Sequence[Tensor],
         replace: Sequence[Callable[[str, Tensor], Tensor]],
         rows: int,
+        stacks: Stacks | None = None,
+        moves: Hashable = None,
     ) -> None:
         super().__init__()
         self._name_of = {id(parameter): name for name, parameter in parameters.items()}
@@ -58,6 +85,8 @@ class SlicedSubstitution(TorchFunctionMode):
         self._frozen = {id(tensor) for tensor in frozen}
         self._replace = replace
         self._rows = rows
+        self._stacks = Stacks(0) if stacks is None else stacks
+        self._key = moves
         # Tensors made from moving parameters alone: from the slice to what stands for them there.
         self._made: Any = WeakTensorKeyDictionary()
 
@@ -157,11 +186,23 @@ class SlicedSubstitution(TorchFunctionMode):
         return self._moves(args[1]) and self._has_rows(args[0]) and self._is_small(args[1])
 
     def _product(self, rows: Tensor, weight: Tensor, _bias: None = None) -> Tensor:
+        weights = self._stack(weight)
+        slices = rows.reshape(len(weights), -1, rows.shape[-1])
+        return torch.bmm(slices, weights.mT).view(*rows.shape[:-1], len(weight))
+
+    def _stack(self, weight: Tensor) -> Tensor:
+        """What stands for the matrix in all slices, one behind the other."""
+        name = self._name_of.get(id(weight))
+        key = (self._key, name)
+        kept = None if name is None else self._stacks.get(key)
+        if kept is not None:
+            return kept
         weights = weight.new_empty((len(self._replace), *weight.shape))
         for index, own in enumerate(weights):
             own.copy_(self._moved(weight, index))
-        slices = rows.reshape(len(weights), -1, rows.shape[-1])
-        return torch.bmm(slices, weights.mT).view(*rows.shape[:-1], len(weight))
+        if name is not None:
+            self._stacks.keep(key, weights)
+        return weights
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hushtune.privacy import ledger as ledgers
+from hushtune.privacy import ledger_copy
 from hushtune.privacy.ledger import Ledger, LedgerError
 from hushtune.privacy.ledger_copy import Behind, LedgerCopy
 
@@ -142,8 +143,37 @@ def test_what_is_remembered_of_another_file_is_not_used(told, path):
         copy.follow(0, b"".join(lines[:2]))
         kept = copy.keep()
     follow(path, 2, lines[2:])
-    with LedgerCopy(path, kept) as copy:
-        assert copy.record.charges == 2
     path.unlink()
     with LedgerCopy(path, kept) as copy, pytest.raises(Behind):
         copy.follow(2, b"".join(lines[2:]))
+
+
+def test_of_a_file_that_has_grown_only_what_is_new_is_read(told, path, monkeypatch):
+    lines = told()
+    with LedgerCopy(path) as copy:
+        copy.follow(0, b"".join(lines[:2]))
+        kept = copy.keep()
+    follow(path, 2, lines[2:])
+    read: list[bytes] = []
+    accept = ledger_copy.accept
+    monkeypatch.setattr(
+        ledger_copy,
+        "accept",
+        lambda record, line, **where: (read.append(line), accept(record, line, **where)),
+    )
+    with LedgerCopy(path, kept) as copy:
+        assert (copy.record.charges, copy.record.releases, copy.held_from) == (2, {0: (5,)}, 0)
+        with pytest.raises(LedgerError, match="asked for before"):
+            copy.follow(4, b"")
+    assert read == [line[:-1] for line in lines[2:]]
+
+
+def test_a_longer_file_in_the_place_of_what_is_remembered_is_read_from_the_beginning(told, path):
+    one, other = told(5), told(6)
+    with LedgerCopy(path) as copy:
+        copy.follow(0, b"".join(one[:2]))
+        kept = copy.keep()
+    path.write_bytes(b"".join([*other[:2], *other[2:]]))
+    with LedgerCopy(path, kept) as copy:
+        assert copy.record.releases == {0: (6,)}
+        assert copy.held_from == 0
