@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -144,11 +146,19 @@ def _owner(node: dict[str, Any]) -> Owner:
         ),
         folder=Path(str(stated["folder"])),
         model=stated.get("model"),
-        epsilon=float(stated["epsilon"]),
-        delta=float(stated.get("delta", 1e-5)),
+        epsilon=_number(stated, "epsilon", 0.0, math.inf),
+        delta=_number({"delta": 1e-5} | stated, "delta", 0.0, 1.0),
         trusts_server=trust == "server",
         agreed=_agreed(stated["run"]) if "run" in stated else None,
     )
+
+
+def _number(stated: Mapping[str, Any], name: str, above: float, below: float) -> float:
+    """A limit that an owner sets; nan or text would be no limit at all."""
+    value = stated[name]
+    if type(value) in (int, float) and above < value < below:
+        return float(value)
+    raise ConfigError(f"its node's configuration has no {name} that can be a limit.")
 
 
 def _agreed(path: Any) -> Config:

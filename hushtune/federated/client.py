@@ -108,9 +108,7 @@ class Client:
         except Refusal as refusal:
             return {REFUSED: " ".join(str(refusal).split())}
         except Exception as error:
-            # Whatever else an error says may be about private text, or about this machine.
-            _tell(error)
-            return {REFUSED: "has a problem; its own terminal says which"}
+            return problem(error)
 
     def _units(self, values: dict[str, Any]) -> int:
         config = _accepted(values)
@@ -214,6 +212,12 @@ def _accepted(values: dict[str, Any]) -> Config:
     except ConfigError as problem:
         raise Refusal(str(problem)) from None
     return config
+
+
+def problem(error: Exception) -> dict[str, Any]:
+    """The answer where something fails whose words may be about private text, or this machine."""
+    _tell(error)
+    return {REFUSED: "has a problem; its own terminal says which"}
 
 
 def _tell(error: Exception) -> None:

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hushtune.config import ConfigError
-from hushtune.federated.client import Client
+from hushtune.federated.client import Client, problem
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
 
 
@@ -34,6 +34,9 @@ def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
                 content = client_of(context).answer(message.metadata.message_type, asked)
             except ConfigError as refusal:
                 content = {REFUSED: str(refusal)}
+            except Exception as error:
+                # Flower would send its text to the server.
+                content = problem(error)
         return Message(RecordDict({RECORD: ConfigRecord(content)}), reply_to=message)
 
     app.query(DESCRIBE.partition(".")[2])(answer)

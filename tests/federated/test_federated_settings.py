@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,9 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
     for missing in ("data", "folder", "epsilon"):
         with pytest.raises(ConfigError, match=f"does not say {missing}"):
             _owner({name: value for name, value in said.items() if name != missing})
+    for name, value in [("epsilon", math.nan), ("epsilon", -1.0), ("epsilon", "2"), ("delta", 1)]:
+        with pytest.raises(ConfigError, match=f"has no {name} that can be a limit"):
+            _owner(said | {name: value})
     with pytest.raises(ConfigError, match="trust that is not known"):
         _owner(said | {"trust": "everybody"})
     assert _owner({**said, "trust": "server"}).agreed is not None
