@@ -103,12 +103,18 @@ def _trusted(header: dict[str, Any]) -> list[str]:
     federated = header["config"].get("federated", {})
     if not federated.get("clients"):
         return ["Whoever runs the training, and the machine it runs on, are trusted with the data."]
+    by_client = federated["level"] == "client"
+    known = "W" if by_client else "How many units each client holds, w"
     sentences = [
         "Whoever runs a client, and the machine it runs on, are trusted with that client's data.",
-        "How many units each client holds, which clients take part, and how long they take to "
-        "answer, is known to the server.",
+        f"{known}hich clients take part, and how long they take to answer, is known to the server.",
     ]
-    if federated["level"] == "example":
+    if by_client:
+        sentences.append(
+            "Which rows a client holds is taken as given: where a row decides what other clients "
+            "hold, as in a simulation that shares out one file, ε does not cover that."
+        )
+    else:
         sentences.append(
             "A unit whose rows are with several clients counts as one at each of them: its ε is "
             "that of a group of so many."
@@ -116,7 +122,8 @@ def _trusted(header: dict[str, Any]) -> list[str]:
     if federated["trust"] == "server":
         sentences.append(
             "The server sees each client's sums without noise, and is trusted with them and with "
-            "adding the noise."
+            "adding the noise. So are the SuperLink that passes them on, whatever file that keeps "
+            "them in, and every link that is not encrypted."
         )
     else:
         sentences.append(

@@ -78,12 +78,22 @@ def settle(
             budget,
             head_only=head_only,
             typical_slope=typical,
-            noise=plan.noise_of_mean,
+            noise=noise_of_release(config, plan),
         ),
         schedule="linear" if method.schedule == "auto" else method.schedule,
         typical_slope=typical,
     )
     return plan, settings
+
+
+def noise_of_release(config: Config, plan: Plan) -> float:
+    """The standard deviation of the noise on each number of a released mean.
+
+    Where nobody trusts the server, every client adds the whole noise of the plan.
+    """
+    federated = config.federated
+    noises = federated.clients if federated.clients and federated.trust == "nobody" else 1
+    return plan.noise_of_mean * noises**0.5
 
 
 def make_header(

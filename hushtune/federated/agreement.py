@@ -53,8 +53,8 @@ class Agreement:
         self._path = folder / "agreed.json"
         self._stated = None if stated is None else terms_of(stated)
 
-    def require(self, config: Config, header: Mapping[str, Any] | None = None) -> None:
-        """Agree to what a server asks for, if nothing else was agreed to before; durably.
+    def check(self, config: Config, header: Mapping[str, Any] | None = None) -> None:
+        """Whether nothing else was agreed to before.
 
         Args:
             config: what is asked for.
@@ -63,16 +63,27 @@ class Agreement:
         Raises:
             Refusal: naming the settings that are not as agreed, or if it is another run.
         """
-        asked = terms_of(config)
         with self._kept() as kept:
-            agreed = self._stated or (from_values(kept["terms"]) if kept else asked)
-            if different := differences(agreed, asked):
-                raise Refusal(f"agreed to other settings: {', '.join(different)}.")
-            kept["terms"] = asked.to_json()
+            self._check(kept, config, header)
+
+    def require(self, config: Config, header: Mapping[str, Any] | None = None) -> None:
+        """Check, and agree to it from now on; durably, and before anything is answered."""
+        with self._kept() as kept:
+            self._check(kept, config, header)
+            kept["terms"] = terms_of(config).to_json()
             if header is not None:
-                run = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-                if kept.setdefault("run", run) != run:
-                    raise Refusal("has answered another run from this folder.")
+                kept["run"] = _hash(header)
+
+    def _check(
+        self, kept: Mapping[str, Any], config: Config, header: Mapping[str, Any] | None
+    ) -> None:
+        agreed = self._stated or (from_values(kept["terms"]) if "terms" in kept else None)
+        if agreed and (different := differences(agreed, terms_of(config))):
+            # Further down are the owner's own words, such as labels.
+            names = {".".join(name.split(".")[:2]) for name in different}
+            raise Refusal(f"agreed to other settings: {', '.join(sorted(names))}.")
+        if header is not None and kept.get("run", _hash(header)) != _hash(header):
+            raise Refusal("has answered another run from this folder.")
 
     def answer(self, charge: int) -> None:
         """Note, durably, that a round is answered, and all rounds before it.
@@ -105,3 +116,7 @@ class Agreement:
             os.fsync(file.fileno())
         os.replace(unfinished, self._path)
         make_entry_durable(self._path)
+
+
+def _hash(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

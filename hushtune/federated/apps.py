@@ -40,6 +40,9 @@ _RUN = "hushtune-run"
 #: What a SuperNode's configuration may say.
 _NODE = ("data", "folder", "epsilon", "delta", "trust", "model", "run")
 
+#: What Flower itself may put there.
+_FLOWERS_OWN = ("partition-id", "num-partitions")
+
 _PROJECT = """\
 [build-system]
 requires = ["hatchling"]
@@ -128,7 +131,11 @@ def _owner(node: dict[str, Any]) -> Owner:
     Raises:
         ConfigError: naming what is missing or not known.
     """
-    stated = {name: value for name, value in node.items() if name in _NODE}
+    stated = {name: value for name, value in node.items() if name not in _FLOWERS_OWN}
+    if unknown := sorted(stated.keys() - {*_NODE}):
+        raise ConfigError(
+            f"its node's configuration says {unknown[0]}; it may say {', '.join(_NODE)}."
+        )
     for name in ("data", "folder", "epsilon"):
         if name not in stated:
             raise ConfigError(f"its node's configuration does not say {name}.")

@@ -9,6 +9,7 @@ on its own terminal.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -16,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hushtune import opening
 from hushtune.config import Config, ConfigError, from_values
 from hushtune.config.federated_checks import check_federated
 from hushtune.federated.agreement import Agreement, terms_of
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Refusal, unpacked
+from hushtune.federated.usable import slopes_of_usable
 from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
@@ -108,12 +108,16 @@ class Client:
         except Refusal as refusal:
             return {REFUSED: " ".join(str(refusal).split())}
         except Exception as error:
-            return problem(error)
+            return failed_answer(error)
 
     def _units(self, values: dict[str, Any]) -> int:
         config = _accepted(values)
+        self._require_trusted(config.federated.trust)
+        self._require_affordable(config.privacy.epsilon)
         self._agreement.require(config)
-        return self._data(config).units
+        units = self._data(config).units
+        # Where all that a client holds is one unit, how much that is, is what is protected.
+        return 1 if config.federated.by_client else units
 
     def _round(self, first: int, lines: bytes) -> dict[str, Any]:
         copies, name = self._work.copies, self._owner.name
@@ -135,13 +139,25 @@ class Client:
             told = unpacked(lines)
             header = copy.header_in(first, told)
             config = self._require_allowed(header)
-            self._agreement.require(config, header)
-            return copy.follow(first, told)
+            self._agreement.check(config, header)
+            charge = copy.follow(first, told)
         except Behind:
             raise
-        except LedgerError as problem:
+        except LedgerError as refused:
             # It names lines of the ledger, which the server knows.
-            raise Refusal(str(problem)) from None
+            raise Refusal(str(refused)) from None
+        # Not before: what is refused leaves no trace.
+        self._agreement.require(config, header)
+        return charge
+
+    def _require_trusted(self, trust: str) -> None:
+        if trust == "server" and not self._owner.trusts_server:
+            raise Refusal("its owner does not trust the server with sums without noise.")
+
+    def _require_affordable(self, epsilon: float | None) -> None:
+        allowed = self._owner.epsilon
+        if allowed is not None and epsilon is not None and epsilon > allowed:
+            raise Refusal(f"the run's ε is {epsilon:.4g}, its owner allows {allowed}.")
 
     def _require_allowed(self, header: Mapping[str, Any]) -> Config:
         """The run's configuration, unless it asks for what the owner does not allow.
@@ -161,12 +177,8 @@ class Client:
             raise Refusal(
                 f"the run's δ is {plan.delta:.4g}, its owner allows {self._owner.delta:.4g}."
             )
-        trusted = terms.trust == "server"
-        if trusted and not self._owner.trusts_server:
-            raise Refusal("its owner does not trust the server with sums without noise.")
-        allowed = self._owner.epsilon
-        if allowed is not None and plan.epsilon() > allowed:
-            raise Refusal(f"the run's ε is {plan.epsilon():.4g}, its owner allows {allowed}.")
+        self._require_trusted(terms.trust)
+        self._require_affordable(plan.epsilon())
         return config
 
     def _at(self, copy: LedgerCopy) -> RunSession:
@@ -199,22 +211,29 @@ class Client:
         return self._work.data[name][1]
 
     def _slopes(self, session: RunSession, data: LabelledText) -> Slopes:
-        if self._owner.name not in self._work.slopes:
-            self._work.slopes[self._owner.name] = session.slopes(data, self._work.update)
-        return self._work.slopes[self._owner.name]
+        name, update = self._owner.name, self._work.update
+        assert update is not None
+        if name not in self._work.slopes:
+            self._work.slopes[name] = slopes_of_usable(session, data, update, failed=_tell)
+        return self._work.slopes[name]
 
 
 def _accepted(values: dict[str, Any]) -> Config:
     """A configuration that a server sends; raises Refusal naming what cannot be."""
     try:
         config = from_values(values, source="the server")
-        check_federated(config)
-    except ConfigError as problem:
-        raise Refusal(str(problem)) from None
+        # Whether names on the server's machine mean the same here is for nobody to ask.
+        check_federated(
+            dataclasses.replace(
+                config, data=dataclasses.replace(config.data, train="theirs", eval=None)
+            )
+        )
+    except ConfigError as refused:
+        raise Refusal(str(refused)) from None
     return config
 
 
-def problem(error: Exception) -> dict[str, Any]:
+def failed_answer(error: Exception) -> dict[str, Any]:
     """The answer where something fails whose words may be about private text, or this machine."""
     _tell(error)
     return {REFUSED: "has a problem; its own terminal says which"}
@@ -223,9 +242,3 @@ def problem(error: Exception) -> dict[str, Any]:
 def _tell(error: Exception) -> None:
     """Say on the owner's own terminal what nobody else may know."""
     print(f"hushtune: {error!r}", file=sys.stderr, flush=True)
-
-
-def partition(data: LabelledText, rows: np.ndarray) -> LabelledText:
-    """Those rows of the data whose units are theirs alone: whole units, ascending rows."""
-    _, unit_of_row = np.unique(data.unit_of_row[rows], return_inverse=True)
-    return LabelledText([data.texts[row] for row in rows], data.labels[rows], unit_of_row)

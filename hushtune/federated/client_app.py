@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hushtune.config import ConfigError
-from hushtune.federated.client import Client, problem
+from hushtune.federated.client import Client, failed_answer
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
 
 
@@ -36,7 +36,7 @@ def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
                 content = {REFUSED: str(refusal)}
             except Exception as error:
                 # Flower would send its text to the server.
-                content = problem(error)
+                content = failed_answer(error)
         return Message(RecordDict({RECORD: ConfigRecord(content)}), reply_to=message)
 
     app.query(DESCRIBE.partition(".")[2])(answer)

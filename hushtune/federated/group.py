@@ -75,20 +75,37 @@ class Group:
             raise ConfigError(f"federated.clients: {wanted} were expected, {len(self.units)} came.")
         return sum(self.units.values())
 
+    def rejoin(self) -> int | None:
+        """Meet the clients of a run that goes on: all of them, or, after a while, enough of them.
+
+        Returns:
+            The number of units in all, where all are there.
+
+        Raises:
+            TooFewClients: there were fewer than a round needs.
+        """
+        federated = self._config.federated
+        until = time.monotonic() + federated.timeout
+        self._meet()
+        while len(self.units) + len(self._strangers) < federated.clients:
+            if time.monotonic() > until:
+                break
+            time.sleep(_LOOK)
+            self._meet()
+        if len(self.units) < federated.least_replies:
+            raise self._too_few()
+        return sum(self.units.values()) if len(self.units) == federated.clients else None
+
     def wait(self) -> None:
         """Wait until there are as many clients as a round needs, so that none is spent on nobody.
 
         Raises:
             TooFewClients: they did not come back; what was charged stays charged.
         """
-        federated = self._config.federated
+        least = self._config.federated.least_replies
         self._meet()
-        if self._wait_for(federated.least_replies) < federated.least_replies:
-            raise TooFewClients(
-                f"federated.least_replies: {federated.least_replies} clients are needed, "
-                f"{len(self._members())} are there after {federated.timeout:g} s; the same command "
-                "goes on."
-            )
+        if self._wait_for(least) < least:
+            raise self._too_few()
 
     def shares(self, rounds: Rounds, charge: int, lines: LedgerLines) -> list[list[int]]:
         """What clients add to a round that is charged; see `hushtune.federated.asking.shares`."""
@@ -104,6 +121,14 @@ class Group:
         for client, words in found.faults:
             self._progress.fault(f"round {charge}: client {client} {words}.")
         return list(found.values.values())
+
+    def _too_few(self) -> TooFewClients:
+        federated = self._config.federated
+        there = len(self._members()) if self.units else 0
+        return TooFewClients(
+            f"federated.least_replies: {federated.least_replies} clients are needed, {there} are "
+            f"there after {federated.timeout:g} s; the same command goes on."
+        )
 
     def _wait_for(self, wanted: int) -> int:
         """How many clients there are as soon as there are so many, or when time is up."""

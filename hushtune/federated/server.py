@@ -22,6 +22,7 @@ from hushtune.federated.group import Group
 from hushtune.federated.messages import Clients
 from hushtune.models.save import refuse_base_folder
 from hushtune.opening import RunSession
+from hushtune.privacy import ledger as ledgers
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.lines import LedgerLines
 from hushtune.privacy.registry import RegisteredRun
@@ -62,7 +63,7 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     refuse_base_folder(folder, config.model.name)
     public = read_public(config)
     group = Group(config, clients, progress)
-    units = group.begin()
+    units = _gather(group, folder / LEDGER)
     session = runs.open_session(config, folder / LEDGER, units=units)
 
     def take(
@@ -70,9 +71,20 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     ) -> dict[str, Any]:
         _lead(session, Rounds(ledger, registered), group, after_step, progress)
         skipped = ledger.charges - len(ledger.releases)
-        return {"clients": len(group.units), "rounds_skipped": skipped}
+        return {"clients": config.federated.clients, "rounds_skipped": skipped}
 
     return runs.carry_out(config, session, public, progress, take, start=start)
+
+
+def _gather(group: Group, ledger: Path) -> int:
+    """Wait for the clients that the run needs now; returns the number of units in all."""
+    record = ledgers.begun(ledger)
+    if record is None:
+        return group.begin()
+    complete = record.charges >= record.header["steps"]
+    # A client may have left for good; rounds go on without it, and so does the run.
+    units = None if complete else group.rejoin()
+    return record.header["plan"]["population"] if units is None else units
 
 
 def _lead(

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from hushtune.config import Config
-from hushtune.federated.client import AtWork, Client, Owner, partition
+from hushtune.federated.client import AtWork, Client, Owner
 from hushtune.federated.grid import GridClients
 from hushtune.federated.server import Progress, federate
+from hushtune.federated.usable import partition
 from hushtune.tasks.data import LabelledText, read_labelled_text
 
 #: What a worker process keeps from message to message, by the folder of the run's copies.

@@ -53,8 +53,8 @@ def model_card(
     parts = [
         _front_matter(base, kind),
         f"# {base or 'A model'}, tuned on private text\n",
-        f"hushtune {header['versions']['hushtune']} tuned this model by forward passes alone, with "
-        f"the method `{config['method']['name']}`.\n",
+        f"hushtune {header['versions']['hushtune']} tuned this model {_way(header)}, with the "
+        f"method `{config['method']['name']}`.\n",
         "## Data\n\n" + _data(config, kind, header["plan"]),
         "## Guarantee\n\n" + _guarantee(header, check),
         "## Settings\n\n" + _settings(header, tune),
@@ -63,6 +63,12 @@ def model_card(
         lines = "".join(f"- {sentence}\n" for sentence in exclusions(header))
         parts.append(f"## What is not covered\n\n{lines}")
     return "\n".join(parts)
+
+
+def _way(header: dict[str, Any]) -> str:
+    federated = header["config"].get("federated", {}).get("clients")
+    by = "by gradients" if "codec" in header["settings"] else "by forward passes alone"
+    return f"{by} at {federated} clients" if federated else by
 
 
 def base_name(config: dict[str, Any]) -> str:
@@ -99,9 +105,15 @@ def _guarantee(header: dict[str, Any], check: str) -> str:
         f"{_search(plan)}"
         f"Every one of {plan.steps} steps released {plan.directions} sums of clipped numbers over "
         f"a Poisson sample (q = {plan.sampling_probability:.6g}), each with discrete "
-        f"{plan.mechanism} noise of {plan.noise_multiplier:.6g} × the clip {plan.clip_norm:.6g}. "
-        f"The ledger of the run holds them, and {check}.\n"
+        f"{plan.mechanism} noise of {plan.noise_multiplier:.6g} × the clip {plan.clip_norm:.6g}"
+        f"{_times(header)}. The ledger of the run holds them, and {check}.\n"
     )
+
+
+def _times(header: dict[str, Any]) -> str:
+    """How often the noise is there."""
+    trust = header["config"].get("federated", {}).get("trust", "server")
+    return " from each client that answered" if trust == "nobody" else ""
 
 
 def _search(plan: PrivacyPlan) -> str:

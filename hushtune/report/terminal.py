@@ -124,11 +124,14 @@ def describe_session(session: RunSession) -> dict[str, Any]:
     """The run's public facts in words."""
     moving = sum(parameter.numel() for parameter in session.parameters.values())
     federated = session.config.federated
+    rows = describe_plan(session.config.method.name, session.plan, session.settings)
+    if federated.clients and federated.trust == "nobody":
+        rows["noise"] += f", at each of {federated.clients} clients"
     return {
         "model": session.config.model.name,
         "moving": f"{moving:,} parameters ({session.tune}), read at: {session.loaded.kind}",
         "clients": f"{federated.clients}; {_TRUST[federated.trust]}" if federated.clients else None,
-    } | describe_plan(session.config.method.name, session.plan, session.settings)
+    } | rows
 
 
 def describe_plan(method: str, plan: Plan, settings: RunSettings) -> dict[str, Any]:

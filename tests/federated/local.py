@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from hushtune.config import Config, from_values
-from hushtune.federated.client import AtWork, Client, Owner, partition
+from hushtune.federated.client import AtWork, Client, Owner
 from hushtune.federated.messages import ROUND, Answer, unpacked
+from hushtune.federated.usable import partition
 from hushtune.tasks.data import LabelledText, read_labelled_text
 
 LABELS = {"negative": "it was terrible", "positive": "it was great"}

@@ -156,6 +156,42 @@ def test_a_run_that_is_refused_leaves_no_trace(owner_of, told, tmp_path):
     assert "values" in asked(Client(owner_of(epsilon=4.0), AtWork()), lines)
 
 
+def test_a_ledger_that_asks_for_nothing_does_not_bind_its_owner(owner_of, told, config, tmp_path):
+    _, lines = told(1)
+    other = tmp_path / "other.jsonl"
+    header = ledgers.read(Path(config.output) / "ledger.jsonl").header
+    ledgers.Ledger(other, header | {"seed": 5}).close()
+    client = Client(owner_of(), AtWork())
+    assert "charges no round" in asked(client, packed(other.read_bytes()))["refused"]
+    (tmp_path / "owner" / "ledger.jsonl").unlink()
+    assert "values" in asked(client, lines)
+
+
+def test_what_an_owner_calls_things_is_not_told(owner_of, config):
+    labels = {"flu": "a", "hiv": "b"}
+    task = dataclasses.replace(config.task, labels=labels)
+    client = Client(owner_of(agreed=dataclasses.replace(config, task=task)), AtWork())
+    assert described(client, config) == {"refused": "agreed to other settings: task.labels."}
+
+
+def test_how_much_one_client_holds_is_not_told_where_that_is_protected(owner_of, config):
+    federated = dataclasses.replace(config.federated, level="client")
+    client = Client(owner_of(), AtWork())
+    assert described(client, dataclasses.replace(config, federated=federated)) == {"units": 1}
+
+
+def test_a_server_that_is_not_trusted_is_not_told_how_many_units_there_are(owner_of, config):
+    answer = described(Client(owner_of(trusts_server=False), AtWork()), config)
+    assert "does not trust the server" in answer["refused"]
+
+
+def test_names_of_files_are_not_looked_up_where_a_client_is(owner_of, config, tmp_path):
+    """A server that may name any two could ask what is where."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    asked_for = changed(config, train=str(tmp_path / "link"), eval=str(tmp_path))
+    assert described(Client(owner_of(), AtWork()), asked_for) == {"units": 60}
+
+
 def test_a_question_that_comes_late_moves_nothing_twice(owner_of, told, tmp_path):
     """Clients of one process share a model, and their copies may not be equally long."""
     _, lines = told(3)

@@ -126,16 +126,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     assert not left
 
 
-def answers_in(kept: bytes) -> list[list[int]]:
-    """The integers of clients' answers that can be read back from the bytes of a database."""
+def answers_in(kept: bytes) -> list[bytes]:
+    """Integers of clients, as they were sent, that can be read back from a database's bytes."""
     from flwr.app import ConfigRecord
 
-    found = []
+    found: list[bytes] = []
     # The form in which Flower stores a record: its name, how long it is, a zero, the record.
     for match in re.finditer(rb"ConfigRecord \d* (\d+)\0", kept):
         with contextlib.suppress(Exception):  # bytes of something else that was written over it
             record = ConfigRecord.inflate(kept[match.start() : match.end() + int(match[1])])
-            found += [list(record["values"])] if "values" in record else []
+            found += [record["values"]] if "values" in record else []
     return found
 
 

@@ -120,6 +120,8 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
     for name, value in [("epsilon", math.nan), ("epsilon", -1.0), ("epsilon", "2"), ("delta", 1)]:
         with pytest.raises(ConfigError, match=f"has no {name} that can be a limit"):
             _owner(said | {name: value})
+    with pytest.raises(ConfigError, match="says detla; it may say data, folder"):
+        _owner(said | {"detla": 1e-9})
     with pytest.raises(ConfigError, match="trust that is not known"):
         _owner(said | {"trust": "everybody"})
     assert _owner({**said, "trust": "server"}).agreed is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hushtune.federated.client import partition
 from hushtune.federated.simulation import share_out
+from hushtune.federated.usable import partition
 from hushtune.tasks.data import LabelledText
 
 

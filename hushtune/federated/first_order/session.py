@@ -41,7 +41,7 @@ from hushtune.privacy import PrivacyPlan
 from hushtune.privacy.rounds import RoundTerms
 from hushtune.privacy.steps import Slopes, prepared
 from hushtune.probe import dummy_data
-from hushtune.settling import make_header, make_private_plan, require_start
+from hushtune.settling import make_header, make_private_plan, noise_of_release, require_start
 from hushtune.tasks.batches import Shape, bucket_shapes
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.readouts import example_length
@@ -85,16 +85,13 @@ class CodedSession:
     def update(self) -> CodedUpdate:
         """What takes in releases, from before the first one."""
         kept = self.header["codec"]
-        federated = self.config.federated
-        # Whoever does not trust the server adds the whole noise, so that a total has all of theirs.
-        noises = federated.clients if federated.trust == "nobody" else 1
         return CodedUpdate(
             Flat(self.parameters),
             self.plan,
             self.settings,
             Prior.from_json(self.header["public_prior"]),
             codec_maker(self.settings, self.config.seed, compression_of(self.config), kept),
-            noise=self.plan.noise_of_mean * noises**0.5,
+            noise=noise_of_release(self.config, self.plan),
         )
 
     def slopes(self, data: LabelledText, update: CodedUpdate) -> Slopes:
