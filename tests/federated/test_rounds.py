@@ -13,7 +13,8 @@ import pytest
 from local import LocalClients, Told, configuration
 
 from hushtune import opening
-from hushtune.federated import client, messages
+from hushtune.federated import client as clients_side
+from hushtune.federated import messages
 from hushtune.federated.group import TooFewClients
 from hushtune.federated.messages import ROUND, Answer, Refusal, packed, unpacked
 from hushtune.federated.server import federate
@@ -429,7 +430,7 @@ def test_an_error_at_a_client_says_nothing_of_its_data(run, monkeypatch, capsys)
     def fail(*_: object, **__: object):
         raise RuntimeError("a private sentence")
 
-    monkeypatch.setattr(client, "slopes_of_usable", fail)
+    monkeypatch.setattr(clients_side, "slopes_of_usable", fail)
     config, clients, told = run()
     federate(config, clients, told)
     assert told.faults
