@@ -24,8 +24,9 @@ def genesis(name: str) -> str:
 
 def make_line(previous: str, content: dict[str, Any]) -> tuple[bytes, str]:
     """The line that follows the hash `previous`, with its newline, and its own hash."""
-    head = _hash(previous, content)
-    return _canonical({**content, "hash": head}).encode() + b"\n", head
+    written = _canonical(content)
+    head = _hash(previous, written)
+    return _with_hash(written, head).encode() + b"\n", head
 
 
 def read_line(previous: str, line: bytes) -> tuple[dict[str, Any], str]:
@@ -37,12 +38,13 @@ def read_line(previous: str, line: bytes) -> tuple[dict[str, Any], str]:
     try:
         content = json.loads(line)
         claimed = content.pop("hash")
-        known = _canonical({**content, "hash": claimed}).encode() == line
+        written = _canonical(content)
+        known = _with_hash(written, claimed).encode() == line
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        known = False
+        raise ChainError("not a line of this file.") from None
     if not known:
         raise ChainError("not a line of this file.")
-    if claimed != _hash(previous, content):
+    if claimed != _hash(previous, written):
         raise ChainError("the hash does not match; this line or one before it changed.")
     return content, claimed
 
@@ -81,8 +83,13 @@ def make_entry_durable(path: Path) -> None:
             os.close(descriptor)
 
 
-def _hash(previous: str, content: dict[str, Any]) -> str:
-    return hashlib.sha256(f"{previous}\n{_canonical(content)}".encode()).hexdigest()
+def _hash(previous: str, written: str) -> str:
+    return hashlib.sha256(f"{previous}\n{written}".encode()).hexdigest()
+
+
+def _with_hash(written: str, head: object) -> str:
+    """The line of some content that is not empty: its hash is the last of its keys."""
+    return f'{written[:-1]},"hash":{_canonical(head)}}}'
 
 
 def _canonical(value: object) -> str:

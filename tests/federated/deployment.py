@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -146,8 +146,15 @@ class Deployment:
         """Make the key of a node known to the SuperLink."""
         self.flwr("supernode", "register", f"{name}.pub", "here", "--format", "json")
 
-    def supernode(self, name: str, settings: str) -> subprocess.Popen[bytes]:
-        """Start an owner's side."""
+    def supernode(
+        self, name: str, settings: str, *, home: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start an owner's side.
+
+        Args:
+            home: where Flower keeps the apps that it runs there; none: where the server's side has
+                them too.
+        """
         (port,) = free_ports(1)
         return self._start(
             name,
@@ -164,14 +171,15 @@ class Deployment:
                 "--node-config",
                 settings,
             ],
+            {} if home is None else {"FLWR_HOME": str(home)},
         )
 
-    def flwr(self, *arguments: str, seconds: float = 120) -> str:
-        """What the `flwr` command says."""
+    def flwr(self, *arguments: str, seconds: float = 120, home: Path | None = None) -> str:
+        """What the `flwr` command says; `home` as for `supernode`."""
         done = subprocess.run(
             [BIN / "flwr", *arguments],
             cwd=self._folder,
-            env=self.environment,
+            env=self.environment | ({} if home is None else {"FLWR_HOME": str(home)}),
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -184,6 +192,14 @@ class Deployment:
         """Start the app; returns the run's number."""
         told = json.loads(self.flwr("run", str(app), "here", "--format", "json"))
         return int(told["run-id"])
+
+    def wait(self, run: int, *, seconds: float) -> str:
+        """The status of a run that has ended."""
+        until = time.monotonic() + seconds
+        while not (status := self.status(run)).startswith("finished"):
+            assert time.monotonic() < until, self.said("superlink")
+            time.sleep(1)
+        return status
 
     def status(self, run: int) -> str:
         """Such as finished:completed."""
@@ -218,12 +234,14 @@ class Deployment:
             with contextlib.suppress(psutil.Error):
                 child.kill()
 
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, name: str, command: list[str], environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
                 [str(BIN / command[0]), *command[1:]],
                 cwd=self._folder,
-                env=self.environment,
+                env=self.environment | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from hushtune.privacy import ledger as ledgers
 from hushtune.run import replay
 
 pytest.importorskip("flwr")
-
-
-def wait(deployment, run: int, *, seconds: float) -> str:
-    until = time.monotonic() + seconds
-    while not (status := deployment.status(run)).startswith("finished"):
-        assert time.monotonic() < until, deployment.said("superlink")
-        time.sleep(1)
-    return status
 
 
 @pytest.mark.timeout(600)
@@ -49,9 +40,8 @@ def test_two_owners_behind_a_superlink(encoder_folder, tmp_path: Path):
         write_node_key(tmp_path, "stranger")
         stranger = deployment.supernode("stranger", 'data="x" folder="y" epsilon=4.0')
         run = deployment.run(tmp_path / "app")
-        assert wait(deployment, run, seconds=400) == "finished:completed", deployment.said(
-            "superlink"
-        )
+        ended = deployment.wait(run, seconds=400)
+        assert ended == "finished:completed", deployment.said("superlink")
         assert stranger.wait(timeout=60) != 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["clients"] == 2
