@@ -47,10 +47,12 @@ def slopes_of_usable(
         failed(error)
 
     def can_be_prepared(unit: int) -> bool:
+        rows = data.rows_of(np.array([unit]))
         try:
-            session.slopes(partition(data, data.rows_of(np.array([unit]))), update)
+            session.slopes(partition(data, rows), update)
         except Exception as error:
-            failed(error)
+            numbers = ", ".join(map(str, (rows + 1).tolist()))
+            failed(ValueError(f"row {numbers} of the data counts as zeros: {error}"))
             return False
         return True
 

@@ -71,6 +71,7 @@ def test_units_that_can_be_read_have_the_same_bits_beside_one_that_cannot(
     assert found_of_row.tolist() == [0, 5, 17, 59]
     assert np.array_equal(found, values[of_row != BAD])
     assert len(failures) == 2  # with the others, and alone
+    assert f"row {BAD + 1} of the data counts as zeros" in str(failures[1])
     assert slopes_of_usable(session, data, update, failed=failures.append)(
         np.array([BAD]), 2
     )[0].shape == (0, values.shape[1])  # fmt: skip
