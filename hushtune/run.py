@@ -71,7 +71,8 @@ def train(
     data, public = read_data(config, given)
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
-    session = open_session(config, folder / LEDGER, units=data.units)
+    record = ledgers.begun(folder / LEDGER)
+    session = open_session(config, folder / LEDGER, record, units=data.units)
     assert isinstance(session, Session), "the configuration was checked"
     if features is not None:
         session.features = features
@@ -141,9 +142,15 @@ def spent(start: float) -> dict[str, int | None]:
     }
 
 
-def open_session(config: Config, ledger: Path, *, units: int) -> RunSession:
-    """The session of a new run, or the one that the ledger in the run folder began with."""
-    record = ledgers.begun(ledger)
+def open_session(
+    config: Config, ledger: Path, record: ledgers.Record | None, *, units: int
+) -> RunSession:
+    """The session of a new run, or the one that the ledger in the run folder began with.
+
+    Args:
+        record: what that ledger says, if there is one.
+        units: the number of units in the data.
+    """
     if record is None:
         return opening.begin(config, units=units)
     header = record.header

@@ -53,36 +53,34 @@ class Agreement:
         self._path = folder / "agreed.json"
         self._stated = None if stated is None else terms_of(stated)
 
-    def check(self, config: Config, header: Mapping[str, Any] | None = None) -> None:
+    def check(self, config: Config, run: str | None = None) -> None:
         """Whether nothing else was agreed to before.
 
         Args:
             config: what is asked for.
-            header: of the run's ledger, once there is one.
+            run: the run's name (`run_of`), once it has a ledger.
 
         Raises:
             Refusal: naming the settings that are not as agreed, or if it is another run.
         """
         with self._kept() as kept:
-            self._check(kept, config, header)
+            self._check(kept, config, run)
 
-    def require(self, config: Config, header: Mapping[str, Any] | None = None) -> None:
+    def require(self, config: Config, run: str | None = None) -> None:
         """Check, and agree to it from now on; durably, and before anything is answered."""
         with self._kept() as kept:
-            self._check(kept, config, header)
+            self._check(kept, config, run)
             kept["terms"] = terms_of(config).to_json()
-            if header is not None:
-                kept["run"] = _hash(header)
+            if run is not None:
+                kept["run"] = run
 
-    def _check(
-        self, kept: Mapping[str, Any], config: Config, header: Mapping[str, Any] | None
-    ) -> None:
+    def _check(self, kept: Mapping[str, Any], config: Config, run: str | None) -> None:
         agreed = self._stated or (from_values(kept["terms"]) if "terms" in kept else None)
         if agreed and (different := differences(agreed, terms_of(config))):
             # Further down are the owner's own words, such as labels.
             names = {".".join(name.split(".")[:2]) for name in different}
             raise Refusal(f"agreed to other settings: {', '.join(sorted(names))}.")
-        if header is not None and kept.get("run", _hash(header)) != _hash(header):
+        if run is not None and kept.get("run", run) != run:
             raise Refusal("has answered another run from this folder.")
 
     def answer(self, charge: int) -> None:
@@ -118,5 +116,6 @@ class Agreement:
         make_entry_durable(self._path)
 
 
-def _hash(header: Mapping[str, Any]) -> str:
+def run_of(header: Mapping[str, Any]) -> str:
+    """What a run is known by, from its ledger's header, which may be megabytes long."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

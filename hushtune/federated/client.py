@@ -20,7 +20,7 @@ from typing import Any
 from hushtune import opening
 from hushtune.config import Config, ConfigError, from_values
 from hushtune.config.federated_checks import check_federated
-from hushtune.federated.agreement import Agreement, terms_of
+from hushtune.federated.agreement import Agreement, run_of, terms_of
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Refusal, unpacked
 from hushtune.federated.usable import slopes_of_usable
 from hushtune.opening import RunSession, RunUpdate
@@ -139,7 +139,8 @@ class Client:
             told = unpacked(lines)
             header = copy.header_in(first, told)
             config = self._require_allowed(header)
-            self._agreement.check(config, header)
+            run = run_of(header)
+            self._agreement.check(config, run)
             charge = copy.follow(first, told)
         except Behind:
             raise
@@ -147,7 +148,7 @@ class Client:
             # It names lines of the ledger, which the server knows.
             raise Refusal(str(refused)) from None
         # Not before: what is refused leaves no trace.
-        self._agreement.require(config, header)
+        self._agreement.require(config, run)
         return charge
 
     def _require_trusted(self, trust: str) -> None:

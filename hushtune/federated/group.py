@@ -87,9 +87,9 @@ class Group:
         federated = self._config.federated
         until = time.monotonic() + federated.timeout
         self._meet()
-        while len(self.units) + len(self._strangers) < federated.clients:
-            if time.monotonic() > until:
-                break
+        while (
+            len(self.units) + len(self._strangers) < federated.clients and time.monotonic() < until
+        ):
             time.sleep(_LOOK)
             self._meet()
         if len(self.units) < federated.least_replies:

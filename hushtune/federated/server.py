@@ -63,8 +63,8 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     refuse_base_folder(folder, config.model.name)
     public = read_public(config)
     group = Group(config, clients, progress)
-    units = _gather(group, folder / LEDGER)
-    session = runs.open_session(config, folder / LEDGER, units=units)
+    record = ledgers.begun(folder / LEDGER)
+    session = runs.open_session(config, folder / LEDGER, record, units=_gather(group, record))
 
     def take(
         ledger: Ledger, registered: RegisteredRun | None, after_step: AfterStep
@@ -76,9 +76,8 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     return runs.carry_out(config, session, public, progress, take, start=start)
 
 
-def _gather(group: Group, ledger: Path) -> int:
+def _gather(group: Group, record: ledgers.Record | None) -> int:
     """Wait for the clients that the run needs now; returns the number of units in all."""
-    record = ledgers.begun(ledger)
     if record is None:
         return group.begin()
     complete = record.charges >= record.header["steps"]

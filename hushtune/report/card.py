@@ -66,9 +66,10 @@ def model_card(
 
 
 def _way(header: dict[str, Any]) -> str:
-    federated = header["config"].get("federated", {}).get("clients")
+    """How it was tuned, and where the data was."""
+    clients = header["config"].get("federated", {}).get("clients")
     by = "by gradients" if "codec" in header["settings"] else "by forward passes alone"
-    return f"{by} at {federated} clients" if federated else by
+    return f"{by} at {clients} clients" if clients else by
 
 
 def base_name(config: dict[str, Any]) -> str:
@@ -112,8 +113,9 @@ def _guarantee(header: dict[str, Any], check: str) -> str:
 
 def _times(header: dict[str, Any]) -> str:
     """How often the noise is there."""
-    trust = header["config"].get("federated", {}).get("trust", "server")
-    return " from each client that answered" if trust == "nobody" else ""
+    federated = header["config"].get("federated", {})
+    by_clients = federated.get("clients") and federated["trust"] == "nobody"
+    return " from each client that answered" if by_clients else ""
 
 
 def _search(plan: PrivacyPlan) -> str:

@@ -86,7 +86,7 @@ class SlicedSubstitution(TorchFunctionMode):
         self._replace = replace
         self._rows = rows
         self._stacks = Stacks(0) if stacks is None else stacks
-        self._key = moves
+        self._moves_of_slices = moves
         # Tensors made from moving parameters alone: from the slice to what stands for them there.
         self._made: Any = WeakTensorKeyDictionary()
 
@@ -193,9 +193,8 @@ class SlicedSubstitution(TorchFunctionMode):
     def _stack(self, weight: Tensor) -> Tensor:
         """What stands for the matrix in all slices, one behind the other."""
         name = self._name_of.get(id(weight))
-        key = (self._key, name)
-        kept = None if name is None else self._stacks.get(key)
-        if kept is not None:
+        key = (self._moves_of_slices, name)
+        if name is not None and (kept := self._stacks.get(key)) is not None:
             return kept
         weights = weight.new_empty((len(self._replace), *weight.shape))
         for index, own in enumerate(weights):

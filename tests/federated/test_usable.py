@@ -58,9 +58,7 @@ def unreadable(data, monkeypatch):
     monkeypatch.setattr(DescriptionsReadOut, "encode", encoded)
 
 
-def test_units_that_can_be_read_have_the_same_bits_beside_one_that_cannot(
-    config, data, monkeypatch, request
-):
+def test_units_that_can_be_read_have_the_same_bits_beside_one_that_cannot(config, data, request):
     session = opening.begin(config, units=data.units)
     update = session.update()
     units = np.array([0, BAD, 5, 17, 59])
