@@ -81,7 +81,7 @@ def take_back_the_last_step(folder: Path) -> None:
 
 
 def use_session(session: Session) -> None:
-    runs.open_session = lambda config, ledger, *, units: session
+    runs.open_session = lambda config, ledger, record, *, units: session
 
 
 def fork_and_kill(

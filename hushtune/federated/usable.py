@@ -57,9 +57,6 @@ def slopes_of_usable(
         return True
 
     usable = np.array([unit for unit in range(data.units) if can_be_prepared(unit)], dtype=np.int64)
-    if not len(usable):
-        nothing = np.zeros((0, session.plan.directions)), np.zeros(0, dtype=np.int64)
-        return lambda units, charge: nothing
     of_rest = session.slopes(partition(data, data.rows_of(usable)), update)
 
     def slopes(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:

@@ -286,6 +286,17 @@ def test_it_waits_for_as_many_as_a_round_needs(run):
     assert record_of(config).charges == 2
 
 
+def test_no_round_is_spent_on_clients_that_refuse_a_run_that_goes_on(run):
+    config, clients, told = run()
+    clients.spoils[12, 1] = stop
+    with pytest.raises(Stopped):
+        federate(config, clients, told)
+    _, refusing, told = run({"epsilon": 1.0})
+    with pytest.raises(TooFewClients, match=r"1 clients are needed, 0 are there"):
+        federate(config, refusing, told)
+    assert record_of(config).charges == 2
+
+
 def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
     config, clients, told = run()
 
@@ -354,6 +365,18 @@ def test_a_client_does_not_believe_a_header(run, claim):
     change, words = CLAIMS[claim]
     change(header)
     with pytest.raises(Refusal, match=words):
+        client._require_allowed(header)
+
+
+def test_a_header_that_trusts_its_server_is_not_believed_by_an_owner_who_does_not(run):
+    """Whatever the server said when it asked how many units there are."""
+    config, clients, told = run({"trusts_server": False}, trust="nobody")
+    federate(config, clients, told)
+    header = json.loads(json.dumps(record_of(config).header))
+    client = clients._clients[10]
+    client._require_allowed(header)
+    header["config"]["federated"]["trust"] = "server"
+    with pytest.raises(Refusal, match="does not trust the server"):
         client._require_allowed(header)
 
 

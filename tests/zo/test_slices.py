@@ -17,6 +17,7 @@ from hushtune.tasks.batches import Shape
 from hushtune.tasks.data import LabelledText
 from hushtune.tasks.task import TextTask
 from hushtune.together import few_move, filled, pays
+from hushtune.zo import losses as zo_losses
 from hushtune.zo.directions import Directions
 from hushtune.zo.estimators import moves
 from hushtune.zo.losses import MovedLosses, Together
@@ -83,6 +84,40 @@ def test_losses_are_those_of_one_direction_at_a_time(family, tune, words, task, 
     if several.frozen_layers:
         several.keep(ROWS, limit=1 << 30)
         assert np.array_equal(several.at(ROWS, passes, charge=3), values)
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_copies_that_are_kept_while_a_step_lasts_are_those_of_every_pass(room, tiny, monkeypatch):
+    """Several groups of directions, two micro-batches, and steps between which parameters move."""
+    make, task = _losses(tiny("bert"), ("lora",), tiny_models.SINGLE, {})
+    passes, losses = moves("one-sided", 4, 1e-2), make(2)
+    made: list[tuple[str, int, int]] = []
+    perturbed = Directions.perturbed
+
+    def noted(self, name, tensor, *, charge, direction, **where):
+        made.append((name, charge, direction))
+        return perturbed(self, name, tensor, charge=charge, direction=direction, **where)
+
+    monkeypatch.setattr(Directions, "perturbed", noted)
+    monkeypatch.setattr(zo_losses, "_KEPT_COPIES", room)
+    for charge in (3, 4, 4):
+        made.clear()
+        found = losses.at(ROWS, passes, charge=charge)
+        names = {name for name, _, _ in made if ".lora_" in name}
+        of_lora = [each for each in made if each[0] in names]
+        wanted = {(name, charge, direction) for name in names for direction in range(4)}
+        assert len(names) > 2
+        assert sorted(of_lora) == sorted([*wanted] * (1 if room else 2))
+        # A micro-batch at a time, nothing that was made for another one is at hand.
+        each = [
+            losses.of_inputs(inputs, passes, charge=charge)[: len(places)]
+            for places, inputs in task.micro_batches(ROWS)
+        ]
+        order = np.concatenate([places for places, _ in task.micro_batches(ROWS)])
+        assert np.array_equal(found[order], np.concatenate(each))
+        with torch.no_grad():
+            for parameter in losses._parameters.values():
+                parameter += 0.01
 
 
 def _sliced(func, *, slices: int = 2, rows: int = 4, frozen: tuple[Tensor, ...] = ()):
