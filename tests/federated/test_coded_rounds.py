@@ -15,7 +15,7 @@ from hushtune import opening
 from hushtune import session as sessions
 from hushtune.config import Config, ConfigError, check
 from hushtune.config.federated_checks import check_federated
-from hushtune.federated.codecs import Prior, moments
+from hushtune.federated.codecs import LinearCodec, Prior, moments
 from hushtune.federated.first_order import making
 from hushtune.federated.first_order.coded import CodedUpdate
 from hushtune.federated.first_order.flat import Flat
@@ -141,6 +141,35 @@ def test_the_first_round_makes_the_prior(run, without_noise, reviews):
     np.testing.assert_allclose(update.prior.deviations, expected.deviations, rtol=1e-5)
     np.testing.assert_allclose(update.prior.means, expected.means, rtol=1e-5, atol=1e-12)
     assert update.prior != Prior.from_json(record.header["public_prior"])
+
+
+@pytest.mark.parametrize("trust", ["server", "nobody"])
+def test_what_is_made_of_a_release_knows_of_all_the_noise_in_it(run, trust, monkeypatch):
+    """Each of three clients adds the whole of it, where nobody is trusted."""
+    config, _, _ = run(trust=trust)
+    # With more noise than moments can have, nothing would depend on how much.
+    privacy = dataclasses.replace(config.privacy, epsilon=100.0)
+    session = opening.begin(dataclasses.replace(config, privacy=privacy), units=60)
+    plan, update = session.plan, session.update()
+    clip, layers = plan.clip_norm, Flat(session.parameters).layers
+    noise = plan.noise_of_mean * (np.sqrt(3) if trust == "nobody" else 1)
+    unit = plan.grid / plan.expected_units
+    released = np.full(plan.directions, round(2 * noise / unit))
+    update.apply(0, released.tolist())
+    seen = unit * released[: 2 * len(layers)] * np.sqrt(2) / clip
+    assert update.prior == Prior.from_moments(seen, clip, layers, noise * np.sqrt(2) / clip)
+
+    told: list[float] = []
+    decode = LinearCodec.decode
+
+    def watched(self, code, noise):
+        told.append(noise)
+        return decode(self, code, noise)
+
+    monkeypatch.setattr(LinearCodec, "decode", watched)
+    update.apply(1, released.tolist())
+    _, gain = update._codec_of(update.prior, 1)
+    assert told == [pytest.approx(noise / gain, rel=1e-12)]
 
 
 def test_with_a_public_prior_no_round_is_spent_on_moments(run):

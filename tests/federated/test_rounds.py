@@ -212,6 +212,17 @@ def test_what_leaves_a_client_has_the_whole_noise_unless_the_server_is_trusted(
     assert [list(releases[n]) for n in range(4)] == totals.tolist()
 
 
+def test_steps_are_smaller_where_every_client_adds_the_whole_noise(run):
+    """The learning rate goes with the fourth root of 1 / variance, once noise is large."""
+    found = []
+    for trust in ("server", "nobody"):
+        config, _, _ = run(trust=trust, level="client")
+        session = opening.begin(config, units=3)
+        found.append((session.plan.noise_of_mean, session.settings.learning_rate))
+    (trusting, rate), (alone, smaller) = found
+    assert math.isclose(smaller / rate, (trusting / alone / math.sqrt(3)) ** 0.5)
+
+
 def test_an_answer_counts_once(run):
     config, clients, told = run()
     clients.spoils[10, 2] = lambda answer: [answer, *numbers_changed(lambda v: [0] * 4)(answer)]
