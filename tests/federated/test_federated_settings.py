@@ -174,6 +174,7 @@ def test_a_federated_run_is_planned(kind, run_arguments, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "in a simulation here" in shown
     assert "back" in shown
+    assert ("× clip" in shown, ", at each of 3 clients" in shown) == (True, kind == "coded")
 
 
 @pytest.mark.parametrize("kind", ["zeroth-order", "coded"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,23 @@ def test_a_longer_file_in_the_place_of_what_is_remembered_is_read_from_the_begin
         assert copy.record.header["steps"] == 4
         assert copy.record.releases == {0: (6,)}
         assert copy.held_from == 0
+
+
+@pytest.mark.parametrize("another_file", [False, True])
+def test_an_equally_long_file_in_the_place_of_what_is_remembered_is_read(told, path, another_file):
+    with LedgerCopy(path) as copy:
+        copy.follow(0, b"".join(told(5)))
+        kept = copy.keep()
+    was = path.stat()
+    other = b"".join(told(6))
+    assert len(other) == was.st_size
+    if another_file:
+        place = path.with_name("other.jsonl")
+        place.write_bytes(other)
+        os.utime(place, ns=(was.st_atime_ns, was.st_mtime_ns))
+        place.replace(path)
+    else:
+        path.write_bytes(other)
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+    with LedgerCopy(path, kept) as copy:
+        assert copy.record.releases == {0: (6,)}
