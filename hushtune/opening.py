@@ -60,8 +60,16 @@ class RunSession(Protocol):
         """A `RunUpdate`, from before the first release."""
         ...
 
-    def slopes(self, data: LabelledText, update: Any) -> Slopes:
-        """What a step asks for of `data`, where the update has moved the parameters to."""
+    def read(self, data: LabelledText) -> object:
+        """Read `data` as steps will, without a forward pass; raises whatever cannot be read."""
+        ...
+
+    def slopes(self, data: LabelledText, update: Any, *, ahead: bool = True) -> Slopes:
+        """What a step asks for of `data`, where the update has moved the parameters to.
+
+        Args:
+            ahead: whether what frozen layers return may be computed now, for all rows.
+        """
         ...
 
     def require_isolation(self) -> None:

@@ -119,9 +119,15 @@ class Session:
             return self.task(data)
         return ScoredTask(self.loaded.readout, data, self.shapes, self.objective, self._features)
 
-    def losses(self, task: TextTask) -> HeadLosses | MovedLosses:
-        """What evaluates the task's losses at moved parameters."""
+    def losses(self, task: TextTask, *, ahead: bool = True) -> HeadLosses | MovedLosses:
+        """What evaluates the task's losses at moved parameters.
+
+        Args:
+            ahead: whether what frozen layers return may be computed now, for all rows.
+        """
         losses = self._moved(task)
+        if not ahead:
+            return losses
         ever_sampled = 1 - (1 - self.plan.sampling_probability) ** self.plan.steps
         if isinstance(losses, HeadLosses) and ever_sampled > 0.5:
             # In one go micro-batches are full; step by step most of their rows would be dummies.
@@ -130,10 +136,18 @@ class Session:
             losses.keep(np.arange(task.rows), room())
         return losses
 
-    def slopes(self, data: LabelledText, update: Update) -> Slopes:
-        """What a step asks for of `data`, where the update has moved the parameters to."""
+    def read(self, data: LabelledText) -> TextTask:
+        """Read `data` as steps will, without a forward pass."""
+        return prepared(lambda: self.optimised_task(data))
+
+    def slopes(self, data: LabelledText, update: Update, *, ahead: bool = True) -> Slopes:
+        """What a step asks for of `data`, where the update has moved the parameters to.
+
+        Args:
+            ahead: as for `losses`.
+        """
         del update  # moves the parameters in place
-        losses = prepared(lambda: self.losses(self.optimised_task(data)))
+        losses = prepared(lambda: self.losses(self.optimised_task(data), ahead=ahead))
         return slopes_of(losses, self.settings, data, directions=self.plan.directions)
 
     def keeps_outputs(self) -> bool:

@@ -93,7 +93,7 @@ def noise_of_release(config: Config, plan: Plan) -> float:
     """
     federated = config.federated
     noises = federated.clients if federated.clients and federated.trust == "nobody" else 1
-    return plan.noise_of_mean * noises**0.5
+    return plan.noise_of_mean * math.sqrt(noises)
 
 
 def make_header(

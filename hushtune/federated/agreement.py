@@ -58,7 +58,7 @@ class Agreement:
 
         Args:
             config: what is asked for.
-            run: the run's name (`run_of`), once it has a ledger.
+            run: the run's name (`run_of`), once it has a ledger; "" of one that will have one.
 
         Raises:
             Refusal: naming the settings that are not as agreed, or if it is another run.

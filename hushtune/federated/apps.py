@@ -5,10 +5,10 @@ node keeps the copy of the ledger, is said to the owner's own SuperNode and nobo
 
     flower-supernode … --node-config 'data="/data/rows.jsonl" folder="/var/hushtune" epsilon=2.0'
 
-with `trust="server"` where the server may see sums without noise, `delta` where more than 1e-5 is
-allowed, and `model="/models/base"` where the base model is somewhere else than the run's
-configuration says. `run="/etc/run.yaml"` is the configuration whose columns, labels and unit are
-agreed to; an owner who trusts nobody has to have one.
+with `trust="server"` where the server may see sums without noise, and `delta` where more than 1e-5
+is allowed. `model="/models/base"` says where the base model is, if not where the run's
+configuration says, and `run="/etc/run.yaml"` is the configuration whose columns, labels and unit
+are agreed to; an owner who trusts nobody has to say both.
 """
 
 from __future__ import annotations
@@ -142,9 +142,10 @@ def _owner(node: dict[str, Any]) -> Owner:
     trust = stated.get("trust", "nobody")
     if trust not in ("server", "nobody"):
         raise ConfigError("its node's configuration has a trust that is not known.")
-    if trust == "nobody" and "run" not in stated:
-        # Else the server would choose how the data is read, once.
-        raise ConfigError("its node's configuration does not say run, and trusts nobody.")
+    for name in ("run", "model"):
+        if trust == "nobody" and name not in stated:
+            # Else the server would choose how the data is read, once, and which tokenizer reads it.
+            raise ConfigError(f"its node's configuration does not say {name}, and trusts nobody.")
 
     return Owner(
         name="owner",

@@ -33,17 +33,23 @@ class Shares:
     Attributes:
         values: integers that can be used, by client.
         faults: of the other answers, and of those that did not come.
+        refused: whether all who were asked refuse.
     """
 
     values: dict[int, list[int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    refused: bool = False
 
 
 def describe(
-    clients: Clients, ids: Sequence[int], config: Config, *, seconds: float
+    clients: Clients, ids: Sequence[int], config: Config, run: str, *, seconds: float
 ) -> tuple[dict[int, int], list[Fault], list[int]]:
-    """How many units each client says it holds, faults of the others, and those that had gone."""
-    question = {"config": json.dumps(config.to_json())}
+    """How many units each client says it holds, faults of the others, and those that had gone.
+
+    Args:
+        run: the run's name, "" of one that has no ledger yet.
+    """
+    question = {"config": json.dumps(config.to_json()), "run": run}
     units: dict[int, int] = {}
     faults: list[Fault] = []
     gone: list[int] = []
@@ -85,6 +91,7 @@ def shares(
     found = Shares()
     asked = [client for client in clients.ids() if client in units]
     heard: set[int] = set()
+    refusing: set[int] = set()
     found.faults += [(client, _GONE) for client in sorted(set(units) - set(asked))]
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.
@@ -104,6 +111,8 @@ def shares(
                 known[client] = again[client] = has
             else:
                 heard.add(client)
+                if _item(answer, REFUSED) is not None:
+                    refusing.add(client)
                 try:
                     found.values[client] = _share(answer, rounds, charge, units[client])
                     known[client] = len(lines)
@@ -112,6 +121,7 @@ def shares(
         if not again:
             break
     found.faults += [(client, _not_in(seconds)) for client in asked if client not in heard]
+    found.refused = bool(asked) and refusing == set(asked)
     return found
 
 

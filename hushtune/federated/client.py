@@ -25,6 +25,7 @@ from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND, Refusal, unpac
 from hushtune.federated.usable import slopes_of_usable
 from hushtune.opening import RunSession, RunUpdate
 from hushtune.privacy import PrivacyPlan
+from hushtune.privacy.failing import panics_as_errors
 from hushtune.privacy.ledger_copy import Behind, Kept, LedgerCopy
 from hushtune.privacy.record import LedgerError
 from hushtune.privacy.rounds import ClientShare, RoundTerms, packed_share
@@ -98,11 +99,12 @@ class Client:
     def answer(self, kind: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a question of a server; a refusal if it cannot be given."""
         try:
-            if kind == DESCRIBE:
-                return {"units": self._units(json.loads(question["config"]))}
-            if kind == ROUND:
-                return self._round(question["first"], question["lines"])
-            return {REFUSED: "was asked for something that it does not know"}
+            with panics_as_errors():
+                if kind == DESCRIBE:
+                    return {"units": self._units(question)}
+                if kind == ROUND:
+                    return self._round(question["first"], question["lines"])
+                return {REFUSED: "was asked for something that it does not know"}
         except Behind as behind:
             return {"known": behind.known}
         except Refusal as refusal:
@@ -110,10 +112,12 @@ class Client:
         except Exception as error:
             return failed_answer(error)
 
-    def _units(self, values: dict[str, Any]) -> int:
-        config = _accepted(values)
+    def _units(self, question: Mapping[str, Any]) -> int:
+        config = _accepted(json.loads(question["config"]))
+        delta = config.privacy.delta
         self._require_trusted(config.federated.trust)
-        self._require_affordable(config.privacy.epsilon)
+        self._require_affordable(config.privacy.epsilon, None if delta == "auto" else delta)
+        self._agreement.check(config, question.get("run", ""))
         self._agreement.require(config)
         units = self._data(config).units
         # Where all that a client holds is one unit, how much that is, is what is protected.
@@ -155,10 +159,13 @@ class Client:
         if trust == "server" and not self._owner.trusts_server:
             raise Refusal("its owner does not trust the server with sums without noise.")
 
-    def _require_affordable(self, epsilon: float | None) -> None:
-        allowed = self._owner.epsilon
-        if allowed is not None and epsilon is not None and epsilon > allowed:
-            raise Refusal(f"the run's ε is {epsilon:.4g}, its owner allows {allowed}.")
+    def _require_affordable(self, epsilon: float | None, delta: float | None) -> None:
+        """Refuse what costs more; None is not settled yet. What is no number is not allowed."""
+        owner = self._owner
+        if delta is not None and not delta <= owner.delta:
+            raise Refusal(f"the run's δ is {delta:.4g}, its owner allows {owner.delta:.4g}.")
+        if owner.epsilon is not None and epsilon is not None and not epsilon <= owner.epsilon:
+            raise Refusal(f"the run's ε is {epsilon:.4g}, its owner allows {owner.epsilon}.")
 
     def _require_allowed(self, header: Mapping[str, Any]) -> Config:
         """The run's configuration, unless it asks for what the owner does not allow.
@@ -174,12 +181,14 @@ class Client:
             terms.by_client and plan.sampling_probability != 1
         ):
             raise Refusal("the run's ε is not that of what its clients would send.")
-        if plan.delta > self._owner.delta:
-            raise Refusal(
-                f"the run's δ is {plan.delta:.4g}, its owner allows {self._owner.delta:.4g}."
-            )
+        if plan.search is not None:
+            raise Refusal("the run's ε is that of a search, of which clients know nothing.")
+        lengths = [shape["length"] for shape in header["shapes"]]
+        if lengths != sorted(lengths) or lengths[-1:] < [config.data.max_length]:
+            # Else a server would choose which texts are too long.
+            raise Refusal("the run's shapes are not those of its data.max_length.")
         self._require_trusted(terms.trust)
-        self._require_affordable(plan.epsilon())
+        self._require_affordable(plan.epsilon(), plan.delta)
         return config
 
     def _at(self, copy: LedgerCopy) -> RunSession:

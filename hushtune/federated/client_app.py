@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from hushtune.config import ConfigError
 from hushtune.federated.client import Client, failed_answer
 from hushtune.federated.messages import DESCRIBE, REFUSED, ROUND
+from hushtune.privacy.failing import panics_as_errors
 
 
 def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
@@ -31,7 +32,8 @@ def client_app(client_of: Callable[[Context], Client]) -> ClientApp:
         if isinstance(question, ConfigRecord):
             asked: Any = dict(question)
             try:
-                content = client_of(context).answer(message.metadata.message_type, asked)
+                with panics_as_errors():
+                    content = client_of(context).answer(message.metadata.message_type, asked)
             except ConfigError as refusal:
                 content = {REFUSED: str(refusal)}
             except Exception as error:

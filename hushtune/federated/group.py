@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from hushtune.config import Config, ConfigError
@@ -31,6 +32,10 @@ class TooFewClients(ConfigError):
     """Clients that a run needs did not come, or did not say what they hold."""
 
 
+class AllRefuse(ConfigError):
+    """No client answers rounds of the run, as each of them says."""
+
+
 class Group:
     """The clients of a run.
 
@@ -38,17 +43,21 @@ class Group:
         config: of the run.
         clients: whoever is there.
         progress: told of faults.
+        run: the run's name, "" if it has no ledger yet.
 
     Attributes:
         units: how many units each client said it holds.
+        run: the run's name.
     """
 
-    def __init__(self, config: Config, clients: Clients, progress: Progress) -> None:
+    def __init__(self, config: Config, clients: Clients, progress: Progress, run: str = "") -> None:
         self._config = config
         self._clients = clients
         self._progress = progress
+        self.run = run
         self.units: dict[int, int] = {}
         self._strangers: set[int] = set()
+        self._too_many: set[int] = set()
         self._known: dict[int, int] = {}
 
     def begin(self) -> int:
@@ -66,7 +75,7 @@ class Group:
                 raise TooFewClients(
                     f"federated.clients: {wanted} were expected, {there} came in {seconds:g} s."
                 )
-            gone = self._meet()
+            gone = self._meet(self._clients.ids())
         if len(self.units) < wanted:
             raise TooFewClients(
                 f"federated.clients: {wanted} were expected, {len(self.units)} said what they hold."
@@ -86,12 +95,12 @@ class Group:
         """
         federated = self._config.federated
         until = time.monotonic() + federated.timeout
-        self._meet()
+        self._meet_more()
         while (
             len(self.units) + len(self._strangers) < federated.clients and time.monotonic() < until
         ):
             time.sleep(_LOOK)
-            self._meet()
+            self._meet_more()
         if len(self.units) < federated.least_replies:
             raise self._too_few()
         return sum(self.units.values()) if len(self.units) == federated.clients else None
@@ -103,12 +112,16 @@ class Group:
             TooFewClients: they did not come back; what was charged stays charged.
         """
         least = self._config.federated.least_replies
-        self._meet()
+        self._meet_more()
         if self._wait_for(least) < least:
             raise self._too_few()
 
     def shares(self, rounds: Rounds, charge: int, lines: LedgerLines) -> list[list[int]]:
-        """What clients add to a round that is charged; see `hushtune.federated.asking.shares`."""
+        """What clients add to a round that is charged; see `hushtune.federated.asking.shares`.
+
+        Raises:
+            AllRefuse: in the next round they would do so again.
+        """
         found = shares(
             self._clients,
             rounds,
@@ -120,6 +133,11 @@ class Group:
         )
         for client, words in found.faults:
             self._progress.fault(f"round {charge}: client {client} {words}.")
+        if found.refused:
+            raise AllRefuse(
+                f"round {charge}: all clients refuse; it is charged and skipped. Once they answer, "
+                "the same command goes on."
+            )
         return list(found.values.values())
 
     def _too_few(self) -> TooFewClients:
@@ -140,7 +158,7 @@ class Group:
                 self._progress.waiting(seen, wanted)
             time.sleep(_LOOK)
             if self.units:
-                self._meet()
+                self._meet_more()
         return len(there)
 
     def _members(self) -> list[int]:
@@ -148,21 +166,31 @@ class Group:
         there = self._clients.ids()
         return [client for client in there if client in self.units] if self.units else there
 
-    def _meet(self) -> bool:
-        """Ask those what they hold who were not there before; a client that restarts is new.
+    def _meet_more(self) -> None:
+        """Meet those who came since, as many as the run has room for."""
+        there = self._clients.ids()
+        room = self._config.federated.clients - len([each for each in there if each in self.units])
+        new = [client for client in there if client not in {*self.units, *self._strangers}]
+        # There is room for it once another one has gone, as where a client that died is back.
+        for client in new[room:]:
+            if client not in self._too_many:
+                self._too_many.add(client)
+                self._progress.fault(
+                    f"client {client} is one more than federated.clients, and is not asked."
+                )
+        self._meet(new[:room])
+
+    def _meet(self, clients: Sequence[int]) -> bool:
+        """Ask those of them what they hold who were not asked before; one that restarts is new.
 
         Returns:
             Whether some of them had gone when they were asked.
         """
-        new = [
-            client
-            for client in self._clients.ids()
-            if client not in self.units and client not in self._strangers
-        ]
+        new = [client for client in clients if client not in {*self.units, *self._strangers}]
         if not new:
             return False
         seconds = self._config.federated.timeout
-        units, faults, gone = describe(self._clients, new, self._config, seconds=seconds)
+        units, faults, gone = describe(self._clients, new, self._config, self.run, seconds=seconds)
         self.units |= units
         self._strangers |= {client for client, _ in faults}
         for client, words in faults:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from hushtune.privacy.record import LedgerError
 
-#: How many units do you hold? `config` is the run's configuration as JSON; the answer has `units`.
+#: How many units do you hold? `config` is the run's configuration as JSON, and `run` its name, ""
+#: of one that has no ledger yet; the answer has `units`.
 DESCRIBE = "query.describe"
 
 #: Add to this round: `lines` of the ledger, packed, from line number `first` on, the last of which

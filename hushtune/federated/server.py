@@ -18,6 +18,7 @@ from hushtune.config import Config
 from hushtune.config.federated_checks import check_federated
 from hushtune.ending import LEDGER
 from hushtune.evaluation import read_public
+from hushtune.federated.agreement import run_of
 from hushtune.federated.group import Group
 from hushtune.federated.messages import Clients
 from hushtune.models.save import refuse_base_folder
@@ -55,6 +56,7 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     Raises:
         ConfigError, DataError, CouplingError, ProbeError, ValueError: what cannot be used, before
             anything is charged; `TooFewClients` among them.
+        AllRefuse: what was charged stays charged.
         LedgerError: the folder belongs to another run or is in use.
     """
     start = time.monotonic()
@@ -62,8 +64,8 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     folder = Path(config.output)
     refuse_base_folder(folder, config.model.name)
     public = read_public(config)
-    group = Group(config, clients, progress)
     record = ledgers.begun(folder / LEDGER)
+    group = Group(config, clients, progress, "" if record is None else run_of(record.header))
     session = runs.open_session(config, folder / LEDGER, record, units=_gather(group, record))
 
     def take(
@@ -97,6 +99,7 @@ def _lead(
     ledger = rounds.ledger
     update = session.update()
     update.replay(ledger.releases)
+    group.run = run_of(ledger.header)
 
     lines = LedgerLines(ledger.path)
 

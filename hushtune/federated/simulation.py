@@ -74,6 +74,8 @@ def simulate(config: Config, progress: Progress) -> dict[str, Any]:
             )
     finally:
         shutil.rmtree(copies, ignore_errors=True)
+    if not result:
+        raise RuntimeError("Flower's simulation ended before the run began.")
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hushtune.privacy.boundary import Boundary, exact_sum
+from hushtune.privacy.failing import panics_as_errors
 from hushtune.privacy.ledger import Ledger
 from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.registry import RegisteredRun
@@ -140,7 +141,8 @@ class ClientShare:
         self, slopes: Slopes, units: np.ndarray, charge: int
     ) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return slopes(units, charge)
+            with panics_as_errors():
+                return slopes(units, charge)
         except Exception as error:
             self._failed(error)
         # Numbers of a unit are the same bits alone as among others; that of all rows of a client
@@ -158,7 +160,8 @@ class ClientShare:
         self, slopes: Slopes, unit: np.integer[Any], charge: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
         try:
-            return slopes(np.array([unit]), charge)
+            with panics_as_errors():
+                return slopes(np.array([unit]), charge)
         except Exception as error:
             self._failed(error)
             return None

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from hushtune.privacy.boundary import AddNoise, Boundary
+from hushtune.privacy.failing import panics_as_errors
 from hushtune.privacy.ledger import Ledger, StepFailed
 from hushtune.privacy.plan import PrivacyPlan
 from hushtune.privacy.registry import RegisteredRun
@@ -129,7 +130,7 @@ def unspoken(
         error: the class of what is raised then.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), panics_as_errors():
             warnings.simplefilter("ignore")
             return compute()
     except Exception as met:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers.normalizers import Precompiled
 
 from hushtune.config import Config, from_values
 from hushtune.federated.client import AtWork, Client, Owner
@@ -58,9 +59,11 @@ class LocalClients:
         for client in range(count):
             owner = Owner(
                 name=str(client),
-                read=lambda asked, client=client: rows_of(data, asked, client, count),
-                folder=folder / f"client{client}",
-                **of_owner,
+                **{
+                    "read": lambda asked, client=client: rows_of(data, asked, client, count),
+                    "folder": folder / f"client{client}",
+                }
+                | of_owner,
             )
             self._clients[client + 10] = Client(owner, AtWork())
         self.spoils: dict[tuple[int, int], Spoils] = {}
@@ -109,6 +112,11 @@ class Told:
 
     def fault(self, words: str) -> None:
         self.faults.append(words)
+
+
+def panic(_: object = None) -> None:
+    """Fail as a tokenizer does whose normaliser was made by somebody who does not mean well."""
+    Precompiled((4 * 128).to_bytes(4, "little") + bytes(4 * 128)).normalize_str("naïve")
 
 
 def without(config: Config, **changes: Any) -> Config:

@@ -107,7 +107,12 @@ def test_a_node_says_what_its_owner_allows(tmp_path: Path):
     with pytest.raises(ConfigError, match="does not say run, and trusts nobody"):
         _owner(said)
     said["run"] = str(EXAMPLE)
+    with pytest.raises(ConfigError, match="does not say model, and trusts nobody"):
+        _owner(said)
+    assert _owner(said | {"trust": "server"}).model is None
+    said["model"] = "/models/base"
     owner = _owner(said)
+    assert owner.model == "/models/base"
     assert owner.agreed == load(EXAMPLE)
     assert owner.epsilon == 2.0
     assert not owner.trusts_server  # nobody is trusted who was not named

@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local import LocalClients, Told, configuration
+from local import LocalClients, Told, configuration, panic
 
 from hushtune import opening
 from hushtune.federated import client as clients_side
 from hushtune.federated import messages
-from hushtune.federated.group import TooFewClients
+from hushtune.federated.agreement import Agreement
+from hushtune.federated.group import AllRefuse, TooFewClients
 from hushtune.federated.messages import ROUND, Answer, Refusal, packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
 from hushtune.privacy import ledger as ledgers
+from hushtune.privacy.accounting.search import PrivateSearch
+from hushtune.privacy.accounting.stopping import Poisson
 from hushtune.privacy.boundary import Boundary
 from hushtune.privacy.ledger import LedgerError
 from hushtune.privacy.plan import PrivacyPlan
@@ -317,7 +320,8 @@ def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
         federate(config, clients, told)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-3]))  # as if rounds 2 and 3 had never been asked for
-    federate(config, clients, told)
+    with pytest.raises(AllRefuse):
+        federate(config, clients, told)
     assert any("asked for before" in words or "otherwise" in words for words in told.faults)
     assert len(record_of(config).releases) < 4
 
@@ -327,10 +331,13 @@ def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
     [
         ({"trusts_server": False}, {}, "does not trust the server"),
         ({"epsilon": 1.0}, {}, "its owner allows 1.0"),
+        ({"delta": 1e-7}, {}, "its owner allows 1e-07"),
     ],
 )
 def test_a_client_refuses_what_its_owner_does_not_allow(run, owner, federated, words):
     config, clients, told = run(owner, **federated)
+    privacy = dataclasses.replace(config.privacy, mechanism="gaussian", delta=1e-6)
+    config = dataclasses.replace(config, privacy=privacy)
     with pytest.raises(TooFewClients, match="3 were expected, 0 said what they hold"):
         federate(config, clients, told)
     assert len(told.faults) == 3
@@ -358,6 +365,9 @@ CLAIMS = {
         lambda h: h["config"]["task"].update(objective="os:rename"),
         "clients run no function",
     ),
+    "no text fits": (lambda h: h.update(shapes=[]), "not those of its data.max_length"),
+    "long texts do not fit": (lambda h: h["shapes"].pop(), "not those of its data.max_length"),
+    "long texts first": (lambda h: h["shapes"].reverse(), "not those of its data.max_length"),
     "masks": (
         lambda h: h["config"]["federated"].update(trust="secure-aggregation"),
         "its masks can be searched through",
@@ -376,6 +386,20 @@ def test_a_client_does_not_believe_a_header(run, claim):
     change, words = CLAIMS[claim]
     change(header)
     with pytest.raises(Refusal, match=words):
+        client._require_allowed(header)
+
+
+def test_a_client_knows_nothing_of_a_search_that_a_header_says_it_is_of(run):
+    config, clients, told = run()
+    privacy = dataclasses.replace(config.privacy, mechanism="gaussian")
+    federate(dataclasses.replace(config, privacy=privacy), clients, told)
+    header = json.loads(json.dumps(record_of(config).header))
+    client = clients._clients[10]
+    client._require_allowed(header)
+    plan = PrivacyPlan.from_json(header["plan"])
+    search = PrivateSearch(Poisson(5.0), ((plan.phase,),))
+    header["plan"] = json.loads(json.dumps(dataclasses.replace(plan, search=search).to_json()))
+    with pytest.raises(Refusal, match="that of a search"):
         client._require_allowed(header)
 
 
@@ -460,16 +484,76 @@ def test_no_round_is_spent_while_nobody_is_there(run):
     assert sorted(record_of(config).releases) == [0, 1, 2, 3]
 
 
+def test_data_whose_reading_panics_is_refused_like_any_that_cannot_be_read(run, capsys):
+    config, clients, told = run({"read": panic})
+    with pytest.raises(TooFewClients, match="0 said what they hold"):
+        federate(config, clients, told)
+    assert "has a problem; its own terminal says which" in told.faults[0]
+    assert "Panic" in capsys.readouterr().err
+
+
 def test_an_error_at_a_client_says_nothing_of_its_data(run, monkeypatch, capsys):
     def fail(*_: object, **__: object):
         raise RuntimeError("a private sentence")
 
     monkeypatch.setattr(clients_side, "slopes_of_usable", fail)
     config, clients, told = run()
-    federate(config, clients, told)
+    with pytest.raises(AllRefuse):
+        federate(config, clients, told)
     assert told.faults
     assert "private sentence" not in json.dumps(told.faults)
     assert "private sentence" in capsys.readouterr().err
+
+
+def test_owners_whose_folders_are_of_another_run_are_not_asked_for_a_round(run):
+    config, clients, told = run()
+    federate(config, clients, told)
+    another = dataclasses.replace(config, output=config.output + "-2")
+    with pytest.raises(TooFewClients, match="3 were expected, 0 said what they hold"):
+        federate(another, clients, told)
+    assert told.faults == [
+        f"client {n} refuses: has answered another run from this folder." for n in (10, 11, 12)
+    ]
+    assert not (Path(another.output) / "ledger.jsonl").exists()
+
+
+def test_one_round_is_spent_where_all_clients_refuse(run, monkeypatch):
+    config, clients, told = run()
+
+    def refuse(self, charge):
+        raise Refusal("does not want to.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Agreement, "answer", refuse)
+        with pytest.raises(AllRefuse, match=r"round 0: all clients refuse; it is charged and skip"):
+            federate(config, clients, told)
+    assert told.faults[0] == "round 0: client 10 refuses: does not want to."
+    assert (record_of(config).charges, record_of(config).releases) == (1, {})
+    summary = federate(config, clients, told)
+    assert summary["rounds_skipped"] == 1
+    assert sorted(record_of(config).releases) == [1, 2, 3]
+
+
+def test_a_client_that_comes_later_than_all_is_not_asked_until_one_has_gone(run):
+    config, clients, told = run()
+    four = dataclasses.replace(config, federated=dataclasses.replace(config.federated, clients=4))
+    late = LocalClients(config.data.eval, four, Path(config.output).parent / "late")._clients[13]
+
+    def comes(answer):
+        clients._clients[13] = late
+        return [answer]
+
+    def goes(answer):
+        clients.gone.add(11)
+        return [answer]
+
+    clients.spoils[12, 0] = comes
+    clients.spoils[12, 2] = goes
+    federate(config, clients, told)
+    assert told.faults[0] == "client 13 is one more than federated.clients, and is not asked."
+    assert "round 3: client 11 is not there." in told.faults
+    assert len(told.faults) == 2
+    assert len(clients.asked[13]) == 1
 
 
 def test_a_run_folder_is_of_one_run(run, encoder_folder, reviews, tmp_path):

@@ -103,9 +103,14 @@ class BatchOf213(RuntimeError):
     """An error whose very name is private."""
 
 
-def test_of_an_error_only_the_kind_that_python_knows_is_named(path):
+class PanicOf213(BaseException):
+    """The same of compiled code, to which Python's `Exception` means nothing."""
+
+
+@pytest.mark.parametrize("error", [BatchOf213, PanicOf213])
+def test_of_an_error_only_the_kind_that_python_knows_is_named(path, error):
     def fail(units: np.ndarray, charge: int) -> tuple[np.ndarray, np.ndarray]:
-        raise BatchOf213
+        raise error
 
     with (
         Ledger(path, make_header()) as ledger,

@@ -94,9 +94,14 @@ class CodedSession:
             noise=noise_of_release(self.config, self.plan),
         )
 
-    def slopes(self, data: LabelledText, update: CodedUpdate) -> Slopes:
+    def read(self, data: LabelledText) -> ExampleGradients:
+        """Read `data` as rounds will, without a forward pass."""
+        return prepared(lambda: ExampleGradients(self.loaded.readout, self.parameters, data))
+
+    def slopes(self, data: LabelledText, update: CodedUpdate, *, ahead: bool = True) -> Slopes:
         """What a round asks for of `data`, where the parameters are; see `contributions`."""
-        gradients = prepared(lambda: ExampleGradients(self.loaded.readout, self.parameters, data))
+        del ahead  # layers are computed with their gradients
+        gradients = self.read(data)
         by_client = RoundTerms.of(self.header).by_client
         return contributions(gradients, data, self.settings, update.encode, by_client=by_client)
 

@@ -174,7 +174,8 @@ class PrivateSearch:
         """Canonne, Kamath and Steinke 2020, Proposition 12, at its best order."""
         orders = _orders()
         converted = np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
-        return max(0.0, float((self._curve + converted).min()))
+        # In this order what is not a number stays none.
+        return max(float((self._curve + converted).min()), 0.0)
 
 
 def calibrate_search(
