@@ -169,7 +169,8 @@ class Group:
     def _meet_more(self) -> None:
         """Meet those who came since, as many as the run has room for."""
         there = self._clients.ids()
-        room = self._config.federated.clients - len([each for each in there if each in self.units])
+        known = len([client for client in there if client in self.units])
+        room = max(0, self._config.federated.clients - known)
         new = [client for client in there if client not in {*self.units, *self._strangers}]
         # There is room for it once another one has gone, as where a client that died is back.
         for client in new[room:]:
