@@ -33,12 +33,14 @@ class Shares:
     Attributes:
         values: integers that can be used, by client.
         faults: of the other answers, and of those that did not come.
-        refused: whether all who were asked refuse.
+        asked: how many clients were asked.
+        unusable: how many of them answered what cannot be used, a refusal for one.
     """
 
     values: dict[int, list[int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    refused: bool = False
+    asked: int = 0
+    unusable: int = 0
 
 
 def describe(
@@ -91,7 +93,7 @@ def shares(
     found = Shares()
     asked = [client for client in clients.ids() if client in units]
     heard: set[int] = set()
-    refusing: set[int] = set()
+    found.asked = len(asked)
     found.faults += [(client, _GONE) for client in sorted(set(units) - set(asked))]
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.
@@ -111,17 +113,15 @@ def shares(
                 known[client] = again[client] = has
             else:
                 heard.add(client)
-                if _item(answer, REFUSED) is not None:
-                    refusing.add(client)
                 try:
                     found.values[client] = _share(answer, rounds, charge, units[client])
                     known[client] = len(lines)
                 except UnusableShare as problem:
                     found.faults.append((client, str(problem)))
+                    found.unusable += not answer.gone
         if not again:
             break
     found.faults += [(client, _not_in(seconds)) for client in asked if client not in heard]
-    found.refused = bool(asked) and refusing == set(asked)
     return found
 
 

@@ -183,8 +183,7 @@ class Client:
             raise Refusal("the run's ε is not that of what its clients would send.")
         if plan.search is not None:
             raise Refusal("the run's ε is that of a search, of which clients know nothing.")
-        lengths = [shape["length"] for shape in header["shapes"]]
-        if lengths != sorted(lengths) or lengths[-1:] < [config.data.max_length]:
+        if not _are_shapes(header["shapes"], config.data.max_length):
             # Else a server would choose which texts are too long.
             raise Refusal("the run's shapes are not those of its data.max_length.")
         self._require_trusted(terms.trust)
@@ -241,6 +240,13 @@ def _accepted(values: dict[str, Any]) -> Config:
     except ConfigError as refused:
         raise Refusal(str(refused)) from None
     return config
+
+
+def _are_shapes(shapes: list[Mapping[str, Any]], longest: int) -> bool:
+    """Whether every text up to so many tokens has its micro-batches."""
+    whole = all(type(value) is int and value > 0 for shape in shapes for value in shape.values())
+    lengths = [shape["length"] for shape in shapes]
+    return whole and lengths == sorted({*lengths}) and lengths[-1:] == [longest]
 
 
 def failed_answer(error: Exception) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Protocol
 
 from hushtune.config import Config, ConfigError
@@ -32,8 +31,8 @@ class TooFewClients(ConfigError):
     """Clients that a run needs did not come, or did not say what they hold."""
 
 
-class AllRefuse(ConfigError):
-    """No client answers rounds of the run, as each of them says."""
+class InVain(ConfigError):
+    """Clients answer rounds of the run, and what they answer cannot be used."""
 
 
 class Group:
@@ -57,7 +56,7 @@ class Group:
         self.run = run
         self.units: dict[int, int] = {}
         self._strangers: set[int] = set()
-        self._too_many: set[int] = set()
+        self._in_vain: list[int] = []
         self._known: dict[int, int] = {}
 
     def begin(self) -> int:
@@ -75,7 +74,7 @@ class Group:
                 raise TooFewClients(
                     f"federated.clients: {wanted} were expected, {there} came in {seconds:g} s."
                 )
-            gone = self._meet(self._clients.ids())
+            gone = self._meet()
         if len(self.units) < wanted:
             raise TooFewClients(
                 f"federated.clients: {wanted} were expected, {len(self.units)} said what they hold."
@@ -95,12 +94,12 @@ class Group:
         """
         federated = self._config.federated
         until = time.monotonic() + federated.timeout
-        self._meet_more()
+        self._meet()
         while (
             len(self.units) + len(self._strangers) < federated.clients and time.monotonic() < until
         ):
             time.sleep(_LOOK)
-            self._meet_more()
+            self._meet()
         if len(self.units) < federated.least_replies:
             raise self._too_few()
         return sum(self.units.values()) if len(self.units) == federated.clients else None
@@ -110,18 +109,22 @@ class Group:
 
         Raises:
             TooFewClients: they did not come back; what was charged stays charged.
+            InVain: so many answers of the last two rounds could not be used that neither could be
+                released. One may have been chance.
         """
+        if len(self._in_vain) > 1:
+            rounds = " and ".join(map(str, self._in_vain))
+            raise InVain(
+                f"rounds {rounds}: so many answers cannot be used that nothing is released; both "
+                "are charged and skipped. Once that is mended, the same command goes on."
+            )
         least = self._config.federated.least_replies
-        self._meet_more()
+        self._meet()
         if self._wait_for(least) < least:
             raise self._too_few()
 
     def shares(self, rounds: Rounds, charge: int, lines: LedgerLines) -> list[list[int]]:
-        """What clients add to a round that is charged; see `hushtune.federated.asking.shares`.
-
-        Raises:
-            AllRefuse: in the next round they would do so again.
-        """
+        """What clients add to a round that is charged; see `hushtune.federated.asking.shares`."""
         found = shares(
             self._clients,
             rounds,
@@ -133,11 +136,9 @@ class Group:
         )
         for client, words in found.faults:
             self._progress.fault(f"round {charge}: client {client} {words}.")
-        if found.refused:
-            raise AllRefuse(
-                f"round {charge}: all clients refuse; it is charged and skipped. Once they answer, "
-                "the same command goes on."
-            )
+        could = found.asked - found.unusable
+        vain = found.unusable > 0 and could < max(1, self._config.federated.least_replies)
+        self._in_vain = [*self._in_vain, charge] if vain else []
         return list(found.values.values())
 
     def _too_few(self) -> TooFewClients:
@@ -158,7 +159,7 @@ class Group:
                 self._progress.waiting(seen, wanted)
             time.sleep(_LOOK)
             if self.units:
-                self._meet_more()
+                self._meet()
         return len(there)
 
     def _members(self) -> list[int]:
@@ -166,34 +167,32 @@ class Group:
         there = self._clients.ids()
         return [client for client in there if client in self.units] if self.units else there
 
-    def _meet_more(self) -> None:
-        """Meet those who came since, as many as the run has room for."""
-        there = self._clients.ids()
-        known = len([client for client in there if client in self.units])
-        room = max(0, self._config.federated.clients - known)
-        new = [client for client in there if client not in {*self.units, *self._strangers}]
-        # There is room for it once another one has gone, as where a client that died is back.
-        for client in new[room:]:
-            if client not in self._too_many:
-                self._too_many.add(client)
-                self._progress.fault(
-                    f"client {client} is one more than federated.clients, and is not asked."
-                )
-        self._meet(new[:room])
-
-    def _meet(self, clients: Sequence[int]) -> bool:
-        """Ask those of them what they hold who were not asked before; one that restarts is new.
+    def _meet(self) -> bool:
+        """Ask those what they hold who were not there before; a client that restarts is new.
 
         Returns:
             Whether some of them had gone when they were asked.
         """
-        new = [client for client in clients if client not in {*self.units, *self._strangers}]
+        new = [
+            client
+            for client in self._clients.ids()
+            if client not in self.units and client not in self._strangers
+        ]
         if not new:
             return False
-        seconds = self._config.federated.timeout
-        units, faults, gone = describe(self._clients, new, self._config, self.run, seconds=seconds)
+        federated = self._config.federated
+        units, faults, gone = describe(
+            self._clients, new, self._config, self.run, seconds=federated.timeout
+        )
         self.units |= units
         self._strangers |= {client for client, _ in faults}
         for client, words in faults:
             self._progress.fault(f"client {client} {words}.")
+        if self.run and units and len(self._members()) > federated.clients:
+            # Its units have the ε of the plan like all others. Who they were is not known: it may
+            # be a client that is back, while the SuperLink has not noticed that it was away.
+            self._progress.fault(
+                f"{len(self._members())} clients are there, and federated.clients is "
+                f"{federated.clients}; all take part, and the run's number of units stays as it is."
+            )
         return bool(gone)

@@ -56,7 +56,7 @@ def federate(config: Config, clients: Clients, progress: Progress) -> dict[str, 
     Raises:
         ConfigError, DataError, CouplingError, ProbeError, ValueError: what cannot be used, before
             anything is charged; `TooFewClients` among them.
-        AllRefuse: what was charged stays charged.
+        TooFewClients, InVain: before a round; what was charged stays charged.
         LedgerError: the folder belongs to another run or is in use.
     """
     start = time.monotonic()

@@ -38,8 +38,9 @@ def slopes_of_usable(
         update: as `session.slopes` takes it.
         failed: told of what went wrong with a unit; private.
 
-    How long this takes, the server sees. With texts that cannot be prepared it is little more than
-    without: they are found by reading each unit, which is much less than a forward pass.
+    How long this takes, the server sees. With texts that cannot be read it is little more than
+    without: they are found by reading each unit, which is much less than a forward pass. Where a
+    forward pass fails, frozen layers are computed in every round instead of now.
     """
     try:
         return session.slopes(data, update)

@@ -15,9 +15,8 @@ from local import LocalClients, Told, configuration, panic
 from hushtune import opening
 from hushtune.federated import client as clients_side
 from hushtune.federated import messages
-from hushtune.federated.agreement import Agreement
-from hushtune.federated.group import AllRefuse, TooFewClients
-from hushtune.federated.messages import ROUND, Answer, Refusal, packed, unpacked
+from hushtune.federated.group import InVain, TooFewClients
+from hushtune.federated.messages import REFUSED, ROUND, Answer, Refusal, packed, unpacked
 from hushtune.federated.server import federate
 from hushtune.guarantee import describe_guarantee
 from hushtune.models.load import hash_tensors
@@ -320,8 +319,7 @@ def test_a_ledger_that_was_set_back_is_noticed_by_clients(run):
         federate(config, clients, told)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-3]))  # as if rounds 2 and 3 had never been asked for
-    with pytest.raises(AllRefuse):
-        federate(config, clients, told)
+    federate(config, clients, told)
     assert any("asked for before" in words or "otherwise" in words for words in told.faults)
     assert len(record_of(config).releases) < 4
 
@@ -364,6 +362,18 @@ CLAIMS = {
     "code": (
         lambda h: h["config"]["task"].update(objective="os:rename"),
         "clients run no function",
+    ),
+    "shapes of no rows": (
+        lambda h: h["shapes"][0].update(rows=0),
+        "not those of its data.max_length",
+    ),
+    "a shape like another": (
+        lambda h: h["shapes"].append(h["shapes"][-1]),
+        "not those of its data.max_length",
+    ),
+    "longer texts": (
+        lambda h: h["shapes"].append(h["shapes"][-1] | {"length": 64}),
+        "not those of its data.max_length",
     ),
     "no text fits": (lambda h: h.update(shapes=[]), "not those of its data.max_length"),
     "long texts do not fit": (lambda h: h["shapes"].pop(), "not those of its data.max_length"),
@@ -498,7 +508,7 @@ def test_an_error_at_a_client_says_nothing_of_its_data(run, monkeypatch, capsys)
 
     monkeypatch.setattr(clients_side, "slopes_of_usable", fail)
     config, clients, told = run()
-    with pytest.raises(AllRefuse):
+    with pytest.raises(InVain):
         federate(config, clients, told)
     assert told.faults
     assert "private sentence" not in json.dumps(told.faults)
@@ -517,24 +527,37 @@ def test_owners_whose_folders_are_of_another_run_are_not_asked_for_a_round(run):
     assert not (Path(another.output) / "ledger.jsonl").exists()
 
 
-def test_one_round_is_spent_where_all_clients_refuse(run, monkeypatch):
-    config, clients, told = run()
+def unreadable(answer):
+    return [None]
 
-    def refuse(self, charge):
-        raise Refusal("does not want to.")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Agreement, "answer", refuse)
-        with pytest.raises(AllRefuse, match=r"round 0: all clients refuse; it is charged and skip"):
-            federate(config, clients, told)
-    assert told.faults[0] == "round 0: client 10 refuses: does not want to."
-    assert (record_of(config).charges, record_of(config).releases) == (1, {})
+def refusing(answer):
+    return [{REFUSED: "does not want to."}]
+
+
+@pytest.mark.parametrize("spoil", [refusing, unreadable, sends_instead(lambda _: "words")])
+def test_two_rounds_are_spent_where_nothing_can_be_used(run, spoil, tmp_path):
+    config, clients, told = run(least_replies=2)
+    clients.spoils |= {(client, number): spoil for client in (10, 12) for number in (0, 1)}
+    with pytest.raises(InVain, match=r"rounds 0 and 1: so many answers cannot be used"):
+        federate(config, clients, told)
+    assert told.faults[0].startswith("round 0: client 10 ")
+    assert (record_of(config).charges, record_of(config).releases) == (2, {})
     summary = federate(config, clients, told)
-    assert summary["rounds_skipped"] == 1
-    assert sorted(record_of(config).releases) == [1, 2, 3]
+    assert summary["rounds_skipped"] == 2
+    assert sorted(record_of(config).releases) == [2, 3]
 
 
-def test_a_client_that_comes_later_than_all_is_not_asked_until_one_has_gone(run):
+@pytest.mark.parametrize("rounds", [(0, 2), (2, 3)])
+def test_rounds_in_vain_end_no_run_that_goes_on_or_has_come_to_its_end(run, rounds):
+    config, clients, told = run(least_replies=3)
+    clients.spoils |= {(11, number): refusing for number in rounds}
+    summary = federate(config, clients, told)
+    assert summary["rounds_skipped"] == 2
+    assert sorted(record_of(config).releases) == sorted({0, 1, 2, 3} - {*rounds})
+
+
+def test_of_a_client_that_comes_later_than_all_there_is_a_line(run):
     config, clients, told = run()
     four = dataclasses.replace(config, federated=dataclasses.replace(config.federated, clients=4))
     late = LocalClients(config.data.eval, four, Path(config.output).parent / "late")._clients[13]
@@ -543,17 +566,20 @@ def test_a_client_that_comes_later_than_all_is_not_asked_until_one_has_gone(run)
         clients._clients[13] = late
         return [answer]
 
-    def goes(answer):
-        clients.gone.add(11)
-        return [answer]
-
-    clients.spoils[12, 0] = comes
-    clients.spoils[12, 2] = goes
-    federate(config, clients, told)
-    assert told.faults[0] == "client 13 is one more than federated.clients, and is not asked."
-    assert "round 3: client 11 is not there." in told.faults
-    assert len(told.faults) == 2
-    assert len(clients.asked[13]) == 1
+    clients.spoils[12, 1] = comes
+    clients.spoils[12, 2] = stop
+    with pytest.raises(Stopped):
+        federate(config, clients, told)
+    line = (
+        "4 clients are there, and federated.clients is 3; all take part, and the run's number of "
+        "units stays as it is."
+    )
+    assert told.faults == [line]
+    summary = federate(config, clients, told)
+    assert told.faults == [line, line]
+    assert len(clients.asked[13]) == 1  # the server was stopped before it asked in round 2
+    assert (summary["clients"], summary["rounds_skipped"]) == (3, 1)
+    assert describe_guarantee(record_of(config))["population"] == 60
 
 
 def test_a_run_folder_is_of_one_run(run, encoder_folder, reviews, tmp_path):
