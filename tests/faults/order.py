@@ -27,7 +27,7 @@ TOLD = "an error told what was computed"
 STEPS, UNITS, SECRET = 4, 40, "0.73519264"
 
 
-class PowerCut(BaseException):
+class PowerCut(SystemExit):
     """Nothing after it runs."""
 
 
