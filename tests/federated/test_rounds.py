@@ -399,6 +399,15 @@ def test_a_client_does_not_believe_a_header(run, claim):
         client._require_allowed(header)
 
 
+@pytest.mark.parametrize("cost", [(math.nan, 1e-6), (1.0, math.nan), (math.inf, 1e-6)])
+def test_what_is_no_number_is_beyond_what_an_owner_allows(run, cost):
+    _, clients, _ = run({"epsilon": 2.0})
+    client = clients._clients[10]
+    client._require_affordable(1.0, 1e-6)
+    with pytest.raises(Refusal, match=r"its owner allows"):
+        client._require_affordable(*cost)
+
+
 def test_a_client_knows_nothing_of_a_search_that_a_header_says_it_is_of(run):
     config, clients, told = run()
     privacy = dataclasses.replace(config.privacy, mechanism="gaussian")
