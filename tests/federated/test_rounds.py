@@ -566,6 +566,23 @@ def test_rounds_in_vain_end_no_run_that_goes_on_or_has_come_to_its_end(run, roun
     assert sorted(record_of(config).releases) == sorted({0, 1, 2, 3} - {*rounds})
 
 
+def test_a_client_that_goes_in_two_rounds_is_waited_for(run, monkeypatch):
+    """Where its machine starts again, say; it is there before each round, and then it is not."""
+    config, clients, told = run(least_replies=3)
+    ask, rounds = clients.ask, 0
+
+    def goes(kind, contents, *, seconds):
+        nonlocal rounds
+        rounds += kind == ROUND
+        for answer in ask(kind, contents, seconds=seconds):
+            away = kind == ROUND and rounds in (2, 3) and answer.client == 11
+            yield Answer(11, None, gone=True) if away else answer
+
+    monkeypatch.setattr(clients, "ask", goes)
+    assert federate(config, clients, told)["rounds_skipped"] == 2
+    assert sorted(record_of(config).releases) == [0, 3]
+
+
 def test_of_a_client_that_comes_later_than_all_there_is_a_line(run):
     config, clients, told = run()
     four = dataclasses.replace(config, federated=dataclasses.replace(config.federated, clients=4))
