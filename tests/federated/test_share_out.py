@@ -1,11 +1,12 @@
-"""How a simulation shares out a data set among clients."""
+"""How a simulation shares out a data set among clients, and what it says if it comes to nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from local import Told, configuration
 
-from hushtune.federated.simulation import share_out
+from hushtune.federated.simulation import share_out, simulate
 from hushtune.federated.usable import partition
 from hushtune.tasks.data import LabelledText
 
@@ -52,3 +53,10 @@ def test_a_share_is_a_data_set_of_its_own():
     mine = partition(data, rows)
     assert list(mine.texts) == [data.texts[row] for row in rows]
     assert mine.units == len(set(data.unit_of_row[rows].tolist()))
+
+
+def test_a_simulation_that_ends_before_its_run_begins_says_so(monkeypatch, tmp_path):
+    simulation = pytest.importorskip("flwr.simulation")
+    monkeypatch.setattr(simulation, "run_simulation", lambda *_, **__: None)
+    with pytest.raises(RuntimeError, match="ended before the run began"):
+        simulate(configuration("model", "data.jsonl", tmp_path), Told())

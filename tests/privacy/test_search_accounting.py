@@ -11,7 +11,7 @@ import pytest
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 
-from hushtune.privacy.accounting import Phase, composed_epsilon
+from hushtune.privacy.accounting import Phase, composed_epsilon, search
 from hushtune.privacy.accounting.search import PrivateSearch, Training, calibrate_search
 from hushtune.privacy.accounting.stopping import NegativeBinomial, Poisson
 
@@ -189,3 +189,8 @@ def test_a_run_is_covered_by_a_candidate_with_as_little_noise():
         dataclasses.replace(phase(8.0, scale=2**32), mechanism="laplace"),
     ):
         assert not search.covers(run), run
+
+
+def test_a_curve_of_no_numbers_is_not_taken_for_no_cost(monkeypatch):
+    monkeypatch.setattr(search, "_renyi", lambda *_: np.full(len(search._orders()), math.nan))
+    assert math.isnan(PrivateSearch(POISSON, ((phase(8.0),),))._continuous_epsilon(DELTA))
