@@ -87,13 +87,8 @@ def settle(
 
 
 def noise_of_release(config: Config, plan: Plan) -> float:
-    """The standard deviation of the noise on each number of a released mean.
-
-    Where nobody trusts the server, every client adds the whole noise of the plan.
-    """
-    federated = config.federated
-    noises = federated.clients if federated.clients and federated.trust == "nobody" else 1
-    return plan.noise_of_mean * math.sqrt(noises)
+    """The standard deviation of the noise on each number of a released mean."""
+    return plan.noise_of_mean * math.sqrt(config.federated.noises)
 
 
 def make_header(

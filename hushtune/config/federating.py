@@ -48,3 +48,8 @@ class FederatedConfig:
     def by_client(self) -> bool:
         """Whether a client is the unit of privacy."""
         return self.clients > 0 and self.level == "client"
+
+    @property
+    def noises(self) -> int:
+        """How often a release has the plan's noise: each client adds it where nobody is trusted."""
+        return self.clients if self.clients > 0 and self.trust == "nobody" else 1

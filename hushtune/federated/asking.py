@@ -90,10 +90,9 @@ def shares(
         seconds: that all of it may take.
     """
     until = time.monotonic() + seconds
-    found = Shares()
     asked = [client for client in clients.ids() if client in units]
+    found = Shares(asked=len(asked))
     heard: set[int] = set()
-    found.asked = len(asked)
     found.faults += [(client, _GONE) for client in sorted(set(units) - set(asked))]
     again = {client: known.get(client, 0) for client in asked}
     # A client that lost its copy says what it has, and gets the rest; that happens once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -91,8 +92,7 @@ def _gradients(session: CodedSession, rows: float) -> float:
 def _bytes(config: Config, plan: PrivacyPlan) -> tuple[int, int]:
     # Numbers as long as those of a run; which ones makes no difference.
     rng = np.random.default_rng(0)
-    alone = config.federated.trust == "nobody"
-    noise = plan.noise_scale * (config.federated.clients**0.5 if alone else 1.0)
+    noise = plan.noise_scale * math.sqrt(config.federated.noises)
     released = np.rint(noise * rng.standard_normal(plan.directions)).astype(np.int64).tolist()
     step = max(0, plan.steps // 2)
     head, lines = chain.genesis("estimate"), b""

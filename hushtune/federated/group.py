@@ -188,11 +188,12 @@ class Group:
         self._strangers |= {client for client, _ in faults}
         for client, words in faults:
             self._progress.fault(f"client {client} {words}.")
-        if self.run and units and len(self._members()) > federated.clients:
+        there = len(self._members())
+        if self.run and units and there > federated.clients:
             # Its units have the ε of the plan like all others. Who they were is not known: it may
             # be a client that is back, while the SuperLink has not noticed that it was away.
             self._progress.fault(
-                f"{len(self._members())} clients are there, and federated.clients is "
-                f"{federated.clients}; all take part, and the run's number of units stays as it is."
+                f"{there} clients are there, and federated.clients is {federated.clients}; all "
+                "take part, and the run's number of units stays as it is."
             )
         return bool(gone)

@@ -140,28 +140,24 @@ class ClientShare:
     def _values(
         self, slopes: Slopes, units: np.ndarray, charge: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            with panics_as_errors():
-                return slopes(units, charge)
-        except Exception as error:
-            self._failed(error)
+        if (found := self._tried(slopes, units, charge)) is not None:
+            return found
         # Numbers of a unit are the same bits alone as among others; that of all rows of a client
         # has no parts.
-        found = (
-            [] if self._terms.by_client else [self._alone(slopes, unit, charge) for unit in units]
-        )
-        whole = [each for each in found if each is not None]
+        parts = [] if self._terms.by_client else units[:, None]
+        alone = [self._tried(slopes, unit, charge) for unit in parts]
+        whole = [each for each in alone if each is not None]
         if not whole:
             return np.zeros((0, self._boundary.plan.directions)), np.zeros(0, dtype=np.int64)
         values, unit_of_row = zip(*whole, strict=True)
         return np.concatenate(values), np.concatenate(unit_of_row)
 
-    def _alone(
-        self, slopes: Slopes, unit: np.integer[Any], charge: int
+    def _tried(
+        self, slopes: Slopes, units: np.ndarray, charge: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
         try:
             with panics_as_errors():
-                return slopes(np.array([unit]), charge)
+                return slopes(units, charge)
         except Exception as error:
             self._failed(error)
             return None

@@ -545,7 +545,7 @@ def refusing(answer):
 
 
 @pytest.mark.parametrize("spoil", [refusing, unreadable, sends_instead(lambda _: "words")])
-def test_two_rounds_are_spent_where_nothing_can_be_used(run, spoil, tmp_path):
+def test_two_rounds_are_spent_where_nothing_can_be_used(run, spoil):
     config, clients, told = run(least_replies=2)
     clients.spoils |= {(client, number): spoil for client in (10, 12) for number in (0, 1)}
     with pytest.raises(InVain, match=r"rounds 0 and 1: so many answers cannot be used"):

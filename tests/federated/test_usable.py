@@ -161,13 +161,13 @@ def test_finding_it_takes_no_forward_pass_for_each_unit(tune, encoder_folder, re
     without = passes
     assert without > 5
     session.loaded.readout.encode = encoded
-    getattr(session, "features", {}).clear()
+    session.features.clear()
     slopes_of_usable(session, data, session.update(), failed=lambda _: None)
     assert passes - without <= without
 
 
 def test_a_text_that_fails_in_a_forward_pass_is_left_out_of_the_rounds_that_have_it(
-    encoder_folder, reviews, tmp_path, monkeypatch
+    encoder_folder, reviews, tmp_path
 ):
     """As where a tokenizer has more tokens than the model has."""
     config = configuration(encoder_folder, reviews, tmp_path)
